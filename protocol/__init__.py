@@ -1,0 +1,1 @@
+"""Kafka's wire protocol: bytes in, facts and patched bytes out. No I/O, no clock."""

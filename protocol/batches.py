@@ -1,0 +1,166 @@
+"""Record batches (magic 2) as a broker stores and ships them: headers and borders, without looking inside.
+
+A batch is 61 bytes of header, then its records, compressed as one blob or plain (Kafka: DefaultRecordBatch):
+
+     0  i64  base offset
+     8  i32  length of everything behind this field
+    12  i32  partition leader epoch
+    16  i8   magic, always 2 here
+    17  u32  CRC-32C of everything from byte 21 on
+    21  i16  attributes: bits 0-2 codec, 3 log append time, 4 transactional, 5 control
+    23  i32  last offset delta
+    27  i64  base timestamp (ms, of the first record as produced)
+    35  i64  max timestamp (ms)
+    43  i64  producer id
+    51  i16  producer epoch
+    53  i32  base sequence
+    57  i32  count of records
+
+Offsets come from the header alone: base offset and last offset delta survive compaction, the count of
+records does not. The CRC leaves out base offset, length, leader epoch and magic, because brokers set them
+after the producer computed it; who stores batches for long needs a checksum of their own over those.
+
+Logs written before Kafka 0.11 hold messages of magic 0 and 1. They are refused rather than skipped: a message
+that is silently left out is a lost record.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from struct import Struct
+
+from crc32c import crc32c
+
+from protocol.errors import MalformedError
+from protocol.wire import Buffer, Cursor
+
+HEADER_SIZE = 61
+CRC_FROM = 21
+"""The first byte that the CRC covers."""
+
+_HEADER = Struct(">qiibIhiqqqhii")
+_LENGTH_FROM = 12
+_MAGIC_AT = 16
+_MAX_OFFSET = (1 << 63) - 1
+
+CODEC_NAMES = ("none", "gzip", "snappy", "lz4", "zstd")
+"""Names of the codecs 0 to 4."""
+
+CONTROL_ABORT = 0
+CONTROL_COMMIT = 1
+
+
+@dataclass(slots=True)
+class BatchHeader:
+    """The header of one batch. `size` is that of the whole batch, header included; times are in ms."""
+
+    base_offset: int
+    size: int
+    leader_epoch: int
+    magic: int
+    crc: int
+    attributes: int
+    last_offset_delta: int
+    base_timestamp: int
+    max_timestamp: int
+    producer_id: int
+    producer_epoch: int
+    base_sequence: int
+    record_count: int
+
+    @property
+    def last_offset(self) -> int:
+        """Offset of the last record that the batch had when it was written (inclusive)."""
+        return self.base_offset + self.last_offset_delta
+
+    @property
+    def next_offset(self) -> int:
+        """The offset after this batch."""
+        return self.base_offset + self.last_offset_delta + 1
+
+    @property
+    def codec(self) -> int:
+        """0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd; 5 to 7 are not defined."""
+        return self.attributes & 0x07
+
+    @property
+    def is_log_append_time(self) -> bool:
+        """The broker set the time: max_timestamp is every record's timestamp."""
+        return bool(self.attributes & 0x08)
+
+    @property
+    def is_transactional(self) -> bool:
+        """The records belong to a transaction of producer_id."""
+        return bool(self.attributes & 0x10)
+
+    @property
+    def is_control(self) -> bool:
+        """The batch is a marker that brokers wrote, not data."""
+        return bool(self.attributes & 0x20)
+
+
+def read_batch_header(buf: Buffer, pos: int = 0) -> BatchHeader | None:
+    """The header at byte `pos`; None if the buffer ends within it.
+
+    MalformedError for another magic (as soon as its byte is there) and for values that no broker writes.
+    """
+    left = len(buf) - pos
+    if left > _MAGIC_AT and buf[pos + _MAGIC_AT] != 2:
+        magic = buf[pos + _MAGIC_AT]
+        raise MalformedError(f"message format {magic} at byte {pos}: only magic 2 (Kafka 0.11 and later) is known")
+    if left < HEADER_SIZE:
+        return None
+    base, length, *rest = _HEADER.unpack_from(buf, pos)
+    header = BatchHeader(base, length + _LENGTH_FROM, *rest)
+    if header.size < HEADER_SIZE:
+        raise MalformedError(f"batch of {header.size} bytes at byte {pos}: its header has {HEADER_SIZE}")
+    if base < 0 or header.last_offset_delta < 0 or header.record_count < 0 or header.last_offset >= _MAX_OFFSET:
+        raise MalformedError(
+            f"batch at byte {pos} has base offset {base}, last offset delta {header.last_offset_delta}, "
+            f"{header.record_count} records"
+        )
+    return header
+
+
+def walk(buf: memoryview) -> Iterator[tuple[BatchHeader, memoryview]]:
+    """Each whole batch in `buf`, in order, as (header, all its bytes); nothing is copied.
+
+    Brokers fill a fetch to its limit with a partial batch: one at the end is left out. MalformedError as in
+    read_batch_header(); the batches before the fault have been given out by then.
+    """
+    pos, end = 0, len(buf)
+    while (header := read_batch_header(buf, pos)) is not None:
+        stop = pos + header.size
+        if stop > end:
+            return
+        yield header, buf[pos:stop]
+        pos = stop
+
+
+def crc_ok(batch: Buffer) -> bool:
+    """Whether the CRC-32C in the header is that of the bytes. `batch` is one whole batch."""
+    stored = int.from_bytes(batch[CRC_FROM - 4 : CRC_FROM], "big")
+    return crc32c(memoryview(batch)[CRC_FROM:]) == stored
+
+
+def control_kind(batch: Buffer) -> int | None:
+    """What a control batch says: 0 the transaction was aborted, 1 committed (Kafka: ControlRecordType).
+
+    Other kinds are given as they are. None for a batch of data, and for a control batch that compaction has
+    emptied. MalformedError if the marker cannot be read.
+    """
+    header = read_batch_header(batch)
+    if header is None:
+        raise MalformedError(f"{len(batch)} bytes are no batch")
+    if not header.is_control or header.record_count == 0:
+        return None
+    if header.codec:
+        raise MalformedError(f"control batch at offset {header.base_offset} is compressed")
+    record = Cursor(batch, HEADER_SIZE)
+    record.varint()  # length of the record
+    record.i8()  # attributes
+    record.varlong()  # timestamp delta
+    record.varint()  # offset delta
+    if record.varint() < 4:
+        raise MalformedError(f"control batch at offset {header.base_offset} has no type")
+    record.i16()  # version of the key
+    return record.i16()
