@@ -1,0 +1,93 @@
+"""The admin port: /metrics for Prometheus, /live and /ready for whoever starts and stops processes.
+
+*Live* means that the event loop turns; a process that isn't should be killed. *Ready* means that every part
+that was started does its job; a process that isn't should get no new clients, and says why. A slow or broken
+archive makes nobody unready: hot traffic does not need it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from tierproxy.config import AdminConfig
+from tierproxy.errors import TierproxyError
+
+_INDEX = "tierproxy\n\n/metrics  for Prometheus\n/live     is the process alive?\n/ready    does it serve clients?\n"
+
+
+@dataclass(frozen=True, slots=True)
+class PartHealth:
+    ok: bool
+    reason: str
+
+
+class Health:
+    """What each part last said of itself. Nobody is ready before some part has said so."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, PartHealth] = {}
+
+    def set(self, name: str, ok: bool, reason: str = "") -> None:
+        """Part `name` does its job, or does not because of `reason` (a sentence for a person)."""
+        self._parts[name] = PartHealth(ok, reason)
+
+    @property
+    def parts(self) -> Mapping[str, PartHealth]:
+        return self._parts
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._parts) and all(part.ok for part in self._parts.values())
+
+
+class Admin:
+    """The HTTP server of the admin port."""
+
+    def __init__(self, config: AdminConfig, health: Health) -> None:
+        self._config = config
+        self._health = health
+        app = web.Application()
+        app.router.add_get("/", self._index)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/live", self._live)
+        app.router.add_get("/ready", self._ready)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens, once started."""
+        return [(address[0], address[1]) for address in self._runner.addresses]
+
+    async def start(self) -> None:
+        """Open the port. Raises TierproxyError when it can't be opened."""
+        host, port = self._config.host, self._config.port
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, host, port).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            reason = error.strerror or error
+            raise TierproxyError(f"the admin port {host}:{port} can't be opened: {reason}") from error
+
+    async def close(self) -> None:
+        """Close the port and its connections; harmless if it was never open."""
+        await self._runner.cleanup()
+
+    async def _index(self, _: web.Request) -> web.Response:
+        return web.Response(text=_INDEX)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _live(self, _: web.Request) -> web.Response:
+        return web.json_response({"live": True})
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        parts = {
+            name: {"ok": part.ok} | ({"reason": part.reason} if part.reason else {})
+            for name, part in self._health.parts.items()
+        }
+        answer = {"ready": self._health.ready, "parts": parts}
+        return web.json_response(answer, status=200 if self._health.ready else 503)

@@ -1,0 +1,205 @@
+"""The composition root: which parts there are, how they are wired, in what order they start and stop.
+
+Gateway and archiver have a `Cluster` each, so that a question of one never waits behind a slow answer to the other.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from functools import partial
+
+import uvloop
+
+from tierproxy.access import client_tls, service_access
+from tierproxy.addresses import Addresses, ServerNames
+from tierproxy.admin import Admin, Health
+from tierproxy.archive.library import Library
+from tierproxy.archive.manifest import Manifest
+from tierproxy.archive.names import PartitionId
+from tierproxy.archive.stores import open_store
+from tierproxy.catalog import Catalog
+from tierproxy.clock import Clock, SystemClock
+from tierproxy.cold.answers import ColdAnswers
+from tierproxy.cold.chunks import Chunks
+from tierproxy.cold.deletions import Deletions
+from tierproxy.cold.reader import ColdReader
+from tierproxy.config import Config, ListenConfig
+from tierproxy.errors import TierproxyError
+from tierproxy.listener import Listener
+from tierproxy.pressure import Pressure
+from tierproxy.scout import Scout
+from tierproxy.session import Shared
+from tierproxy.tasks import Tasks
+from tierproxy.telemetry import OncePerChange
+from tierproxy.tiering.archiver import Archiver
+from tierproxy.tls import FollowedContext
+from tierproxy.upstream import Cluster, TopicPartition
+
+log = logging.getLogger("tierproxy.app")
+
+START_RETRY = 1.0
+FILES_EVERY = 1.0
+"""Seconds between two looks at the files of certificates."""
+
+
+def run(config: Config) -> None:
+    """Run gateway and archiver until SIGTERM or SIGINT; returns after a clean stop.
+
+    Raises TierproxyError when it can't start at all (a port is taken, the archive is another cluster's).
+    """
+    uvloop.run(App(config, SystemClock()).run())
+
+
+class App:
+    """All parts of one process."""
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._access = service_access(config.cluster.security)
+        self._client_tls = client_tls(config.cluster.security)
+        self._stop = asyncio.Event()
+        self._health = Health()
+        self._tasks = Tasks(on_crash=self._crashed)
+        self._background = Tasks()
+        self._crash: BaseException | None = None
+
+    def _crashed(self, name: str, error: BaseException) -> None:
+        """A part this process can't live without has died: stop, so that whoever watches us starts a new one."""
+        log.error("stopping because %s crashed", name)
+        self._crash = error
+        self._stop.set()
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        config = self._config
+        libraries = {name: Library(open_store(about), config.cluster.name) for name, about in config.archives.items()}
+        gateway_cluster = self._cluster("tierproxy-gateway")
+        archiver_cluster = self._cluster("tierproxy-archiver")
+        chunks = Chunks(self._background, config.cache.memory, config.limits.cold_bytes)
+        admin = Admin(config.admin, self._health) if config.admin is not None else None
+
+        addresses = _addresses(config.listen)
+        catalog = Catalog(self._may_archive, any(policy.archive for policy in config.topics))
+        listener = Listener(
+            config.listen.host,
+            addresses,
+            config.cluster.bootstrap,
+            catalog,
+            config.limits,
+            self._background,
+            config.listen.tls,
+        )
+        scout = Scout(
+            gateway_cluster,
+            libraries,
+            config.policy_for,
+            catalog,
+            addresses,
+            listener.open,
+            self._clock,
+            self._background,
+            partial(self._health.set, "cluster"),
+        )
+        cold = ColdAnswers(catalog, scout, ColdReader(chunks, self._background), libraries, self._background)
+        listener.connect(
+            Shared(
+                cold,
+                Deletions(catalog, scout, libraries),
+                scout.wake,
+                Pressure(config.limits.gathered_bytes),
+                self._background,
+                config.limits,
+                self._client_tls,
+            )
+        )
+        followed = [listener.certificate, *(tls.followed for tls in (self._access.tls, self._client_tls) if tls)]
+        self._tasks.spawn(_follow([each for each in followed if each is not None]), "files of certificates")
+        try:
+            if admin is not None:
+                await admin.start()
+            if await self._reached(scout):
+                await listener.open_bootstrap()
+                self._health.set("gateway", True, "")
+                self._tasks.spawn(scout.run(), "scout")
+                if config.archiver.enabled and catalog.archives_anything:
+                    archiver = Archiver(
+                        config,
+                        archiver_cluster,
+                        libraries,
+                        self._clock,
+                        self._background,
+                        _Observer(catalog, self._clock),
+                    )
+                    self._tasks.spawn(archiver.run(), "archiver")
+                await self._stop.wait()
+                log.info("stopping")
+        finally:
+            self._health.set("gateway", False, "stopping")
+            await listener.close(config.listen.drain_ms / 1000)
+            await self._tasks.close()
+            await self._background.close()
+            for cluster in (gateway_cluster, archiver_cluster):
+                await cluster.close()
+            for library in libraries.values():
+                await library.store.close()
+            chunks.close()
+            if admin is not None:
+                await admin.close()
+        if self._crash is not None:
+            raise self._crash
+
+    def _cluster(self, client_id: str) -> Cluster:
+        return Cluster(self._config.cluster.bootstrap, self._access, client_id, self._clock)
+
+    def _may_archive(self, topic: str) -> bool:
+        policy = self._config.policy_for(topic, False)
+        return policy is not None and policy.archive is not None
+
+    async def _reached(self, scout: Scout) -> bool:
+        """Wait until some broker answers; False when told to stop before that."""
+        trouble = OncePerChange(log)
+        while not self._stop.is_set():
+            try:
+                await scout.start()
+            except TierproxyError as error:
+                self._health.set("gateway", False, str(error))
+                trouble.began("cluster", f"waiting for the cluster: {error}")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), START_RETRY)
+            else:
+                trouble.ended("cluster", "the cluster answers")
+                return True
+        return False
+
+
+async def _follow(contexts: list[FollowedContext]) -> None:
+    while contexts:
+        await asyncio.sleep(FILES_EVERY)
+        for context in contexts:
+            context.check()
+
+
+def _addresses(listen: ListenConfig) -> Addresses:
+    if listen.sni is None:
+        assert listen.advertised_host is not None, "the configuration was checked"
+        return Addresses(listen.advertised_host, listen.port)
+    names = ServerNames(listen.sni.bootstrap, listen.sni.broker)
+    return Addresses(names.bootstrap, listen.port, names=names)
+
+
+class _Observer:
+    """What the archiver of this process has done, told to the gateway before anything is trimmed."""
+
+    def __init__(self, catalog: Catalog, clock: Clock) -> None:
+        self._catalog = catalog
+        self._clock = clock
+
+    def committed(self, pid: PartitionId, manifest: Manifest) -> None:
+        self._catalog.committed(pid, manifest, self._clock.now_ms())
+
+    def trimmed(self, tp: TopicPartition, log_start: int) -> None:
+        self._catalog.trimmed(tp.topic, tp.partition, log_start)

@@ -1,0 +1,1 @@
+"""The archive: what is stored, under which names, and how it is written and found again."""

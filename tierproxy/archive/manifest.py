@@ -1,0 +1,339 @@
+"""The manifest of a partition: the only truth about what its archive holds, as an immutable value.
+
+Every change makes a new manifest (`with_segment`, `with_gap`, `with_start`) with the next generation, and
+becomes real when the store replaces the old one by compare-and-swap. The archive holds [start_offset,
+end_offset). Segments cover it in order without overlap; what lies between two of them is either a recorded
+gap (lost before it was archived) or offsets that the broker itself does not have (compacted away).
+
+Stored as JSON, for people and `jq`, one line a segment:
+
+    {
+      "format": "tierproxy-manifest",
+      "version": 1,
+      "generation": 2,
+      "cluster": "prod",                              the name in our configuration
+      "cluster_id": "5L6g3nShT-eMCtK--X86sw",         Kafka's own
+      "topic": "flights",
+      "topic_id": "7s9mFq3kQ1-wYzVtL2xAbg",
+      "partition": 0,
+      "start_offset": 0,                              the first offset that readers may have
+      "end_offset": 183202,                           the next offset to archive
+      "epochs": [[0, 0], [2, 90000]],                 leader epoch, offset of its first batch
+      "gaps": [{"start": ..., "end": ..., "at_ms": ..., "cause": "..."}],
+      "pages": [],                                    of older entries; always empty in version 1
+      "segments": [
+        {"name": "00000000000000000000-00000000000000183201-5f1c9a3e.log.zst", "base_offset": 0, ...}
+      ]
+    }
+
+Moving older entries to pages will be another version: a program that knows only this one would take what it
+does not find in the root for gone.
+"""
+
+import json
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Self
+
+from tierproxy.archive.errors import ContinuityError, FormatError
+from tierproxy.archive.json_fields import Fields
+from tierproxy.archive.names import PartitionId, parse_segment_name, parse_topic_id, topic_id_text
+
+FORMAT = "tierproxy-manifest"
+VERSION = 1
+NO_EPOCH = -1
+"""Kafka's word for "leader epoch not known"."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentEntry:
+    """One segment. Offsets are inclusive, sizes in bytes, times in ms since 1970 (-1: its records have none).
+
+    `key_name` is its file name in the partition's folder. `stored_size` is that of the object, `plain_size`
+    that of its batches, `index_size` that of its end (index and trailer frame): one read of so much gives
+    read_index() what it needs. `sha256` is that of the whole object, in hex. min_timestamp is as in
+    segment_index.Chunk.
+    """
+
+    key_name: str
+    base_offset: int
+    last_offset: int
+    stored_size: int
+    plain_size: int
+    index_size: int
+    records: int
+    min_timestamp: int
+    max_timestamp: int
+    sha256: str
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Offsets [start, end) that were gone from the broker before they were archived: lost for ever."""
+
+    start: int
+    end: int
+    at_ms: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What is archived of one partition. See the module for the meaning of each field."""
+
+    cluster: str
+    cluster_id: str
+    topic: str
+    topic_id: bytes
+    partition: int
+    start_offset: int
+    end_offset: int
+    segments: tuple[SegmentEntry, ...] = ()
+    epochs: tuple[tuple[int, int], ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    pages: tuple[str, ...] = ()
+    generation: int = 1
+    version: int = VERSION
+
+    @classmethod
+    def empty(cls, cluster: str, cluster_id: str, pid: PartitionId, start_offset: int) -> Self:
+        """A partition's first manifest: nothing is archived yet, `start_offset` is the next to archive."""
+        return cls(cluster, cluster_id, pid.topic, pid.topic_id, pid.partition, start_offset, start_offset)
+
+    @property
+    def pid(self) -> PartitionId:
+        """The partition that this is about."""
+        return PartitionId(self.topic, self.topic_id, self.partition)
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes of all segments as stored."""
+        return sum(entry.stored_size for entry in self.segments)
+
+    @property
+    def plain_size(self) -> int:
+        """Bytes of all batches, as they lay on a broker's disk."""
+        return sum(entry.plain_size for entry in self.segments)
+
+    @property
+    def records(self) -> int:
+        """Records in all segments."""
+        return sum(entry.records for entry in self.segments)
+
+    @property
+    def last_epoch(self) -> int:
+        """The newest leader epoch in the archive, -1 if there is none."""
+        return self.epochs[-1][0] if self.epochs else NO_EPOCH
+
+    @property
+    def resume_epoch(self) -> int:
+        """The epoch of what lies just before end_offset, for a fetch there (last_fetched_epoch).
+
+        -1 behind a gap and where nothing is archived: with the epoch of what was before a gap, an honest
+        broker's log would look like a rewritten one.
+        """
+        behind_gap = bool(self.gaps) and self.gaps[-1].end == self.end_offset
+        return NO_EPOCH if behind_gap else self.last_epoch
+
+    def holds(self, offset: int) -> bool:
+        """Whether readers get `offset` from here: itself, or what follows where it is missing."""
+        return self.start_offset <= offset < self.end_offset
+
+    def segment_at(self, offset: int) -> int | None:
+        """Place in `segments` of the one that holds `offset`, or else of the next; None: all end below."""
+        found = bisect_left(self.segments, offset, key=_last_offset)
+        return found if found < len(self.segments) else None
+
+    def gap_at(self, offset: int) -> Gap | None:
+        """The recorded gap that `offset` lies in."""
+        return next((gap for gap in self.gaps if gap.start <= offset < gap.end), None)
+
+    def epoch_at(self, offset: int) -> int:
+        """The leader epoch of the batch at `offset`, -1 if not known."""
+        found = bisect_right(self.epochs, offset, key=_epoch_start)
+        return self.epochs[found - 1][0] if found else NO_EPOCH
+
+    def with_segment(
+        self, entry: SegmentEntry, epochs: Sequence[tuple[int, int]], *, fetched_at: int | None = None
+    ) -> Self:
+        """With one more segment at the end, and the leader epochs that it holds (as in its index).
+
+        A segment continues the archive if its first batch is what the broker gave for end_offset. That
+        batch may begin below it, if the broker was trimmed in the middle of the batch and nothing before is
+        archived, and above it, if the offsets between were compacted away. Only the archiver can tell the
+        latter from a mistake: it says so with `fetched_at`, the offset that it had asked for.
+        ContinuityError if it does not fit.
+        """
+        first, last = entry.base_offset, entry.last_offset
+        archived = self.segments[-1].last_offset if self.segments else -1
+        stray = first > self.end_offset if fetched_at is None else fetched_at != self.end_offset
+        if stray or first <= archived or last < max(first, self.end_offset):
+            asked = "" if fetched_at is None else f", fetched at {fetched_at},"
+            raise ContinuityError(
+                f"{self.pid}: a segment from {first} to {last}{asked} does not continue what ends at {self.end_offset}"
+            )
+        return replace(
+            self,
+            segments=(*self.segments, entry),
+            end_offset=last + 1,
+            epochs=self._lineage(epochs),
+            generation=self.generation + 1,
+        )
+
+    def _lineage(self, epochs: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+        lineage = list(self.epochs)
+        for epoch, start in epochs:
+            if lineage and epoch == lineage[-1][0]:
+                continue
+            if lineage and (epoch < lineage[-1][0] or start <= lineage[-1][1]):
+                raise ContinuityError(
+                    f"{self.pid}: leader epoch {epoch} from {start} can't follow epoch {lineage[-1][0]} "
+                    f"from {lineage[-1][1]}"
+                )
+            lineage.append((epoch, start))
+        return tuple(lineage)
+
+    def with_gap(self, gap: Gap) -> Self:
+        """With a gap behind what is archived: archiving goes on at its end.
+
+        ContinuityError if it does not begin at end_offset.
+        """
+        if gap.start != self.end_offset or gap.end <= gap.start:
+            raise ContinuityError(
+                f"{self.pid}: [{gap.start}, {gap.end}) is no gap behind what ends at {self.end_offset}"
+            )
+        return replace(self, gaps=(*self.gaps, gap), end_offset=gap.end, generation=self.generation + 1)
+
+    def with_start(self, offset: int) -> Self:
+        """Without anything below `offset`, because it expired or a user deleted it; itself if nothing is.
+
+        Segments that end below are left out: their objects are garbage from then on. An offset above
+        end_offset empties the archive, which then goes on from there.
+        """
+        if offset <= self.start_offset:
+            return self
+        # The epoch that holds `offset` began before it. Beyond the end nothing is known of any epoch.
+        behind = sum(start <= offset for _, start in self.epochs)
+        epochs = self.epochs[max(behind - 1, 0) :] if offset <= self.end_offset else ()
+        return replace(
+            self,
+            start_offset=offset,
+            end_offset=max(offset, self.end_offset),
+            segments=tuple(entry for entry in self.segments if entry.last_offset >= offset),
+            # A gap that ends here stays: resume_epoch must know of it.
+            gaps=tuple(gap for gap in self.gaps if gap.end >= offset),
+            epochs=epochs,
+            generation=self.generation + 1,
+        )
+
+    def to_json(self) -> bytes:
+        """The stored form; equal manifests give equal bytes."""
+        fields: list[tuple[str, object]] = [
+            ("format", FORMAT),
+            ("version", self.version),
+            ("generation", self.generation),
+            ("cluster", self.cluster),
+            ("cluster_id", self.cluster_id),
+            ("topic", self.topic),
+            ("topic_id", topic_id_text(self.topic_id)),
+            ("partition", self.partition),
+            ("start_offset", self.start_offset),
+            ("end_offset", self.end_offset),
+            ("epochs", self.epochs),
+        ]
+        lines = [f'  "{name}": {json.dumps(value)}' for name, value in fields]
+        lines.append(_json_list("gaps", [asdict(gap) for gap in self.gaps]))
+        lines.append(_json_list("pages", list(self.pages)))
+        lines.append(_json_list("segments", [_json_segment(entry) for entry in self.segments]))
+        return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """From the stored form. UnknownVersionError for a newer one, FormatError for anything not right."""
+        fields = Fields.of_document(data, "the manifest", FORMAT, VERSION)
+        manifest = cls(
+            generation=fields.integer("generation", 1),
+            cluster=fields.text("cluster"),
+            cluster_id=fields.text("cluster_id"),
+            topic=fields.text("topic"),
+            topic_id=parse_topic_id(fields.text("topic_id")),
+            partition=fields.integer("partition"),
+            start_offset=fields.integer("start_offset"),
+            end_offset=fields.integer("end_offset"),
+            epochs=fields.pairs("epochs"),
+            gaps=fields.rows("gaps", _read_gap),
+            segments=fields.rows("segments", _read_segment),
+        )
+        fields.empty_list("pages")
+        fields.finish()
+        manifest._check()
+        return manifest
+
+    def _check(self) -> None:
+        """FormatError if the parts do not agree with each other."""
+        end = -1
+        for entry in self.segments:
+            if not end < entry.base_offset <= entry.last_offset:
+                raise FormatError(f"the manifest: segment {entry.key_name} overlaps another")
+            end = entry.last_offset
+        for one, other in pairwise(self.epochs):
+            if other[0] <= one[0] or other[1] <= one[1]:
+                raise FormatError(f"the manifest: epochs do not ascend at {list(other)}")
+        if any(gap.start >= gap.end for gap in self.gaps):
+            raise FormatError("the manifest: a gap is empty")
+        ends = [end + 1, self.start_offset, *(gap.end for gap in self.gaps)]
+        if max(ends) != self.end_offset:
+            raise FormatError(f"the manifest: end_offset is {self.end_offset}, its parts end at {max(ends)}")
+        if self.segments and self.segments[0].last_offset < self.start_offset:
+            raise FormatError(f"the manifest: segment {self.segments[0].key_name} lies below start_offset")
+
+
+def _last_offset(entry: SegmentEntry) -> int:
+    return entry.last_offset
+
+
+def _epoch_start(row: tuple[int, int]) -> int:
+    return row[1]
+
+
+def _json_list(name: str, rows: Sequence[object]) -> str:
+    if not rows:
+        return f'  "{name}": []'
+    return f'  "{name}": [\n' + ",\n".join(f"    {json.dumps(row)}" for row in rows) + "\n  ]"
+
+
+def _json_segment(entry: SegmentEntry) -> dict[str, object]:
+    fields = asdict(entry)
+    return {"name": fields.pop("key_name"), **fields}
+
+
+def _read_gap(row: Fields) -> Gap:
+    return Gap(row.integer("start"), row.integer("end"), row.integer("at_ms"), row.text("cause"))
+
+
+def _read_segment(row: Fields) -> SegmentEntry:
+    entry = SegmentEntry(
+        key_name=row.text("name"),
+        base_offset=row.integer("base_offset"),
+        last_offset=row.integer("last_offset"),
+        stored_size=row.integer("stored_size", 1),
+        plain_size=row.integer("plain_size", 1),
+        index_size=row.integer("index_size", 1),
+        records=row.integer("records"),
+        min_timestamp=row.integer("min_timestamp", -1),
+        max_timestamp=row.integer("max_timestamp", -1),
+        sha256=row.text("sha256"),
+        created_ms=row.integer("created_ms"),
+    )
+    name = parse_segment_name(entry.key_name)
+    if (name.base_offset, name.last_offset) != (entry.base_offset, entry.last_offset):
+        raise FormatError(f"{row.where}: {entry.key_name} is not what its offsets say")
+    if entry.index_size > entry.stored_size or not _SHA256.fullmatch(entry.sha256):
+        raise FormatError(f"{row.where}: sizes or checksum of {entry.key_name} can't be right")
+    return entry

@@ -1,0 +1,275 @@
+"""Writing a segment: batches go in one after the other, chunks and at last the index go out to a file.
+
+Pure but for the file that is handed in; compressing takes time, so callers run `append` and `finish` in a
+thread. The layout is described in `segment_index`.
+
+Aborted transactions. A broker lists them with a READ_COMMITTED fetch as (producer id, first offset),
+without the marker's offset; the markers come along as control batches, perhaps much later. So entries are
+noted from the broker's lists, markers are seen in passing, and both are put together at the end. An entry
+whose marker has not been seen by then is open beyond this segment, and counts for all of it.
+
+That is only safe while each noted entry is open where the segment begins. A list is true for the offset
+that was fetched: were an answer split between two segments, an entry that is closed by a marker in the first
+would be taken as open in the second, and readers would drop committed records of the same producer. So each
+segment begins with a fetch of its own: what one leaves of an answer is fetched again.
+"""
+
+from bisect import bisect_right
+from hashlib import sha256
+from typing import BinaryIO
+
+import zstandard
+
+from protocol.batches import CONTROL_ABORT, BatchHeader, control_kind
+from tierproxy import __version__
+from tierproxy.archive.errors import ContinuityError
+from tierproxy.archive.manifest import SegmentEntry
+from tierproxy.archive.names import segment_name
+from tierproxy.archive.segment_index import Aborted, Chunk, SegmentIndex, SegmentInfo, encode_tail
+
+CHUNK_BYTES = 1 << 20
+"""Plain bytes of a chunk: enough to compress well, little enough to read one for one record."""
+
+_HARDLY_SMALLER = 0.95
+_QUICK_CHUNKS = 15
+_QUICK_LEVEL = 1
+
+
+class SegmentWriter:
+    """One segment being written. Offsets are Kafka's, sizes in bytes, times in ms."""
+
+    def __init__(
+        self,
+        about: SegmentInfo,
+        level: int,
+        sink: BinaryIO,
+        chunk_bytes: int = CHUNK_BYTES,
+        *,
+        writer: str = f"tierproxy {__version__}",
+    ) -> None:
+        """Writes to `sink` from its current position on, which must be the start of the object.
+
+        `level` is zstd's.
+        """
+        self.about = about
+        self._name = f"{about.topic}-{about.partition}"
+        self._sink = sink
+        self._chunk_bytes = chunk_bytes
+        self._writer = writer
+        self._compressor = _Compressor(level)
+        self._noted: set[tuple[int, int]] = set()
+        self._abort_markers: dict[int, list[int]] = {}
+        self._epochs: list[tuple[int, int]] = []
+        self._chunks: list[Chunk] = []
+        self._open = _OpenChunk()
+        self._plain_digest = sha256()
+        self._stored_digest = sha256()
+        self._batch_codecs = 0
+        self._batch_count = 0
+        self._index: SegmentIndex | None = None
+        self.base_offset = -1
+        """Offset of the first record, -1 while there is none."""
+        self.last_offset = -1
+        """Offset of the last record (inclusive), -1 while there is none."""
+        self.min_timestamp = -1
+        """As SegmentIndex.min_timestamp."""
+        self.max_timestamp = -1
+        """The highest timestamp, -1 if there is none."""
+        self.record_count = 0
+        """Records so far, by the batches' own counts."""
+        self.plain_bytes = 0
+        """Bytes of all batches so far."""
+        self.stored_bytes = 0
+        """Bytes written to the sink so far; after finish() the size of the object."""
+        self.index_size = 0
+        """Bytes of the index and trailer frames, known after finish()."""
+
+    def append(self, batch: memoryview, header: BatchHeader) -> None:
+        """Add one whole batch; it is copied. ContinuityError if it does not lie behind the last one."""
+        if self._index is not None:
+            raise ValueError("the segment is finished")
+        if len(batch) != header.size:
+            raise ValueError(f"the batch at {header.base_offset} has {len(batch)} bytes, not {header.size}")
+        if header.base_offset <= self.last_offset:
+            raise ContinuityError(
+                f"{self._name}: a batch at {header.base_offset} comes after offset {self.last_offset}"
+            )
+        self._note_epoch(header)
+        if header.is_control and control_kind(batch) == CONTROL_ABORT:
+            self._abort_markers.setdefault(header.producer_id, []).append(header.last_offset)
+        if self._open.plain and len(self._open.plain) + header.size > self._chunk_bytes:
+            self._close_chunk()
+        self._open.add(batch, header)
+        if self._batch_count == 0:
+            self.base_offset = header.base_offset
+        self.last_offset = header.last_offset
+        self.record_count += header.record_count
+        self.plain_bytes += header.size
+        self.min_timestamp = _lower(self.min_timestamp, _first_time(header))
+        self.max_timestamp = max(self.max_timestamp, header.max_timestamp)
+        self._batch_count += 1
+        self._batch_codecs |= 1 << header.codec
+
+    def note_aborted(self, producer_id: int, first_offset: int) -> None:
+        """Take down an entry of the list of aborted transactions that came with an answer.
+
+        To be called for every entry of an answer's list, before or after its batches; the same entry may come many
+        times. Entries that begin behind the segment are left out.
+        """
+        self._noted.add((producer_id, first_offset))
+
+    def finish(self) -> SegmentIndex:
+        """Write what is left and the index; what the segment now says of itself. The sink is not closed."""
+        if self._index is not None:
+            return self._index
+        if self._batch_count == 0:
+            raise ValueError("a segment without batches can't be written")
+        if self._open.plain:
+            self._close_chunk()
+        self._index = SegmentIndex(
+            about=self.about,
+            writer=self._writer,
+            batch_codecs=self._batch_codecs,
+            record_count=self.record_count,
+            batch_count=self._batch_count,
+            plain_size=self.plain_bytes,
+            plain_sha256=self._plain_digest.digest(),
+            chunks=tuple(self._chunks),
+            epochs=tuple(self._epochs),
+            aborted=self._aborted(),
+        )
+        tail = encode_tail(self._index)
+        self.index_size = len(tail)
+        self._write(tail)
+        return self._index
+
+    def entry(self, tag: str, created_ms: int) -> SegmentEntry:
+        """What a manifest says of this segment, once it is finished. `tag` makes its name unique."""
+        if self._index is None:
+            raise ValueError("the segment is not finished")
+        return SegmentEntry(
+            key_name=segment_name(self.base_offset, self.last_offset, tag),
+            base_offset=self.base_offset,
+            last_offset=self.last_offset,
+            stored_size=self.stored_bytes,
+            plain_size=self.plain_bytes,
+            index_size=self.index_size,
+            records=self.record_count,
+            min_timestamp=self.min_timestamp,
+            max_timestamp=self.max_timestamp,
+            sha256=self._stored_digest.hexdigest(),
+            created_ms=created_ms,
+        )
+
+    def _note_epoch(self, header: BatchHeader) -> None:
+        epoch = header.leader_epoch
+        last = self._epochs[-1][0] if self._epochs else -1
+        if epoch < 0 or epoch == last:  # -1: written before Kafka knew leader epochs
+            return
+        if epoch < last:
+            raise ContinuityError(
+                f"{self._name}: the batch at {header.base_offset} has leader epoch {epoch}, the one before {last}"
+            )
+        self._epochs.append((epoch, header.base_offset))
+
+    def _close_chunk(self) -> None:
+        chunk = self._open
+        stored = self._compressor.compress(chunk.plain, chunk.compressed_bytes)
+        self._chunks.append(
+            Chunk(
+                base_offset=chunk.base_offset,
+                last_offset=chunk.last_offset,
+                position=self.stored_bytes,
+                stored_size=len(stored),
+                plain_size=len(chunk.plain),
+                min_timestamp=chunk.min_timestamp,
+                max_timestamp=chunk.max_timestamp,
+            )
+        )
+        self._plain_digest.update(chunk.plain)
+        self._open = _OpenChunk()
+        self._write(stored)
+
+    def _write(self, data: bytes) -> None:
+        self._sink.write(data)
+        self._stored_digest.update(data)
+        self.stored_bytes += len(data)
+
+    def _marker(self, entry: tuple[int, int]) -> int | None:
+        """The marker that ended a transaction: the first abort of its producer behind its first offset."""
+        producer_id, first_offset = entry
+        markers = self._abort_markers.get(producer_id, [])
+        found = bisect_right(markers, first_offset)
+        return markers[found] if found < len(markers) else None
+
+    def _aborted(self) -> tuple[Aborted, ...]:
+        noted = sorted((first, producer) for producer, first in self._noted)
+        return tuple(
+            Aborted(producer, first, self._marker((producer, first)))
+            for first, producer in noted
+            if first <= self.last_offset
+        )
+
+
+class _OpenChunk:
+    """The batches of the chunk that is being filled."""
+
+    def __init__(self) -> None:
+        self.plain = bytearray()
+        self.compressed_bytes = 0
+        self.base_offset = -1
+        self.last_offset = -1
+        self.min_timestamp = -1
+        self.max_timestamp = -1
+
+    def add(self, batch: memoryview, header: BatchHeader) -> None:
+        if not self.plain:
+            self.base_offset = header.base_offset
+        self.last_offset = header.last_offset
+        self.plain += batch
+        if header.codec:
+            self.compressed_bytes += header.size
+        self.min_timestamp = _lower(self.min_timestamp, _first_time(header))
+        self.max_timestamp = max(self.max_timestamp, header.max_timestamp)
+
+
+class _Compressor:
+    """Spends time only where it pays.
+
+    Batches that a producer compressed hardly shrink again, nor does data that is compressed or encrypted
+    inside of them. Chunks that are mostly the former get zstd's quickest ordinary level at once. The latter
+    shows only in the result: then the next few chunks get it, before the asked level is tried once more.
+    """
+
+    def __init__(self, level: int) -> None:
+        self._full = _zstd(level)
+        self._quick = _zstd(min(level, _QUICK_LEVEL))
+        self._quick_chunks = 0
+
+    def compress(self, plain: bytearray, compressed_bytes: int) -> bytes:
+        """One zstd frame. `compressed_bytes` of `plain` are in batches that have a codec."""
+        if 2 * compressed_bytes > len(plain):
+            return self._quick.compress(plain)
+        if self._quick_chunks:
+            self._quick_chunks -= 1
+            return self._quick.compress(plain)
+        stored = self._full.compress(plain)
+        if len(stored) > _HARDLY_SMALLER * len(plain):
+            self._quick_chunks = _QUICK_CHUNKS
+        return stored
+
+
+def _zstd(level: int) -> zstandard.ZstdCompressor:
+    return zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
+
+
+def _first_time(header: BatchHeader) -> int:
+    """Time of a batch's first record. With log append time the header's base timestamp is the producer's."""
+    return header.max_timestamp if header.is_log_append_time else header.base_timestamp
+
+
+def _lower(one: int, other: int) -> int:
+    """The lower of two times, where -1 means none."""
+    if one < 0 or other < 0:
+        return max(one, other)
+    return min(one, other)

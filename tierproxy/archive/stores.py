@@ -1,0 +1,37 @@
+"""Which store an archive's configuration means."""
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr
+
+from tierproxy.archive.store import Store
+from tierproxy.archive.store_file import FileStore
+from tierproxy.archive.store_s3 import S3Place, S3Store
+from tierproxy.config.model import ArchiveConfig
+
+
+def open_store(about: ArchiveConfig) -> Store:
+    """The store at `about.url`: `file:///directory` or `s3://bucket/prefix`. Connects to nothing yet."""
+    parts = urlsplit(about.url)
+    return FileStore(Path(unquote(parts.path))) if parts.scheme == "file" else S3Store(s3_place(about))
+
+
+def s3_place(about: ArchiveConfig) -> S3Place:
+    """Where the bucket of an `s3://` archive is, and how to get in."""
+    parts = urlsplit(about.url)
+    prefix = parts.path.strip("/")
+    return S3Place(
+        bucket=parts.netloc,
+        prefix=f"{prefix}/" if prefix else "",
+        region=about.region,
+        endpoint_url=about.endpoint_url,
+        access_key=_revealed(about.access_key),
+        secret_key=_revealed(about.secret_key),
+        session_token=_revealed(about.session_token),
+        storage_class=about.storage_class,
+    )
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()

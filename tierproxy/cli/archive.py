@@ -1,0 +1,151 @@
+"""`tierproxy archive ls|verify|cat`: look into archives. No broker is asked: an archive stands alone."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tierproxy.cli.archive_view import check_json, shelf_json, shelf_table, show_checks
+from tierproxy.cli.common import WRONG, config_option, json_option, read_config
+from tierproxy.cli.output import print_json, print_json_line, progress_bar, tables
+from tierproxy.cli.records import read_records, record_json, record_line
+from tierproxy.cli.shelves import Shelf, one_topic, with_shelves
+from tierproxy.cli.verify import PartitionCheck, verify_partition
+from tierproxy.errors import TierproxyError
+
+
+@click.group()
+def archive() -> None:
+    """What is archived: list it, check every byte of it, print it."""
+
+
+def _archive_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    help_text = "Only this one of the archives in the configuration."
+    return click.option("--archive", "archive_name", metavar="NAME", help=help_text)(command)
+
+
+def _topics_argument(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.argument("topics", nargs=-1, metavar="[TOPIC]...")(command)
+
+
+def _partition_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--partition", type=click.IntRange(min=0), help="Only this partition.")(command)
+
+
+@archive.command()
+@_topics_argument
+@config_option
+@_archive_option
+@json_option
+def ls(topics: tuple[str, ...], config_file: Path, archive_name: str | None, as_json: bool) -> None:
+    """List what is archived, partition by partition. TOPIC may hold * and ?.
+
+    JSON has a line for each partition.
+    """
+    config = read_config(config_file, as_json)
+    shelves = asyncio.run(with_shelves(config, archive_name, topics, None, _all))
+    if as_json:
+        for shelf in shelves:
+            print_json_line(shelf_json(shelf))
+    else:
+        tables().print(shelf_table(shelves))
+    _fail_if(any(shelf.manifest is None for shelf in shelves))
+
+
+@archive.command()
+@_topics_argument
+@config_option
+@_archive_option
+@_partition_option
+@click.option("--allow-holes", is_flag=True, help="Accept missing offsets, as topics with compaction have them.")
+@json_option
+def verify(
+    topics: tuple[str, ...],
+    config_file: Path,
+    archive_name: str | None,
+    partition: int | None,
+    allow_holes: bool,
+    as_json: bool,
+) -> None:
+    """Read every byte of every segment and check it. TOPIC may hold * and ?."""
+    config = read_config(config_file, as_json)
+
+    async def check_all(shelves: list[Shelf]) -> list[tuple[Shelf, PartitionCheck | None]]:
+        sizes = [shelf.manifest.stored_size for shelf in shelves if shelf.manifest is not None]
+        results: list[tuple[Shelf, PartitionCheck | None]] = []
+        with progress_bar() as progress:
+            task = progress.add_task("reading", total=sum(sizes))
+            for shelf in shelves:
+                if shelf.manifest is None:
+                    results.append((shelf, None))
+                    continue
+                progress.update(task, description=str(shelf.pid))
+                result = await verify_partition(
+                    shelf.library,
+                    shelf.manifest,
+                    allow_holes=allow_holes,
+                    progress=lambda count: progress.advance(task, count),
+                )
+                results.append((shelf, result))
+        return results
+
+    results = asyncio.run(with_shelves(config, archive_name, topics, partition, check_all))
+    good = all(result is not None and not result.problems for _, result in results)
+    if as_json:
+        print_json({"ok": good, "partitions": [check_json(*result) for result in results]})
+    else:
+        show_checks(results)
+    _fail_if(not good)
+
+
+@archive.command()
+@click.argument("topic")
+@config_option
+@_archive_option
+@_partition_option
+@click.option("--offset", type=click.IntRange(min=0), default=0, show_default=True, help="Begin here.")
+@click.option("--count", type=click.IntRange(min=0), help="At most so many records.")
+@click.option("--isolation", type=click.Choice(["read_committed", "read_uncommitted"]), default="read_committed")
+@json_option
+def cat(
+    topic: str,
+    config_file: Path,
+    archive_name: str | None,
+    partition: int | None,
+    offset: int,
+    count: int | None,
+    isolation: str,
+    as_json: bool,
+) -> None:
+    """Print archived records of TOPIC, a line each, partition after partition."""
+    config = read_config(config_file)
+
+    async def show(shelves: list[Shelf]) -> None:
+        left = count
+        for shelf in one_topic(shelves):
+            if shelf.manifest is None:
+                raise TierproxyError(shelf.problem)
+            number = shelf.pid.partition
+            records = read_records(shelf.library, shelf.manifest, offset, committed=isolation == "read_committed")
+            async for record in records:
+                if left == 0:
+                    return
+                if as_json:
+                    print_json_line(record_json(topic, number, record))
+                else:
+                    click.echo(record_line(number, record))
+                left = None if left is None else left - 1
+
+    asyncio.run(with_shelves(config, archive_name, (topic,), partition, show))
+
+
+async def _all(shelves: list[Shelf]) -> list[Shelf]:
+    return shelves
+
+
+def _fail_if(wrong: bool) -> None:
+    if wrong:
+        sys.exit(WRONG)

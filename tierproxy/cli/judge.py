@@ -1,0 +1,237 @@
+"""`tierproxy check`, second half: what the facts mean for this configuration. Pure.
+
+A *fault* keeps tierproxy from doing what the configuration says; a *warning* is allowed but hardly meant.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from protocol.apis import ApiKey
+from protocol.errors import ErrorCode, error_name
+from protocol.messages import NO_TOPIC_ID
+from tierproxy.cli.facts import DELETE, DESCRIBE_CONFIGS, Facts, Versions
+from tierproxy.config import Config, Keep, TopicPolicy, warnings
+from tierproxy.config.units import format_duration
+
+Level = Literal["ok", "warning", "fault"]
+
+NEEDED_APIS: Mapping[ApiKey, int] = {
+    ApiKey.FETCH: 4,
+    ApiKey.LIST_OFFSETS: 1,
+    ApiKey.METADATA: 1,
+    ApiKey.DELETE_RECORDS: 0,
+    ApiKey.OFFSET_FOR_LEADER_EPOCH: 2,
+    ApiKey.DESCRIBE_CONFIGS: 1,
+}
+"""What a broker must offer, with the lowest version that will do: Kafka 2.1 has all of them."""
+
+NO_IDS = (
+    "will be archived but not trimmed: the brokers give no topic ids (Kafka has them from 2.8 on), so a recreated "
+    "topic can't be told from the old one"
+)
+NAMES_SHOWN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report: what was looked at, and what was found, in words."""
+
+    level: Level
+    area: str
+    subject: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyUse:
+    """What a policy matches in this cluster."""
+
+    index: int
+    policy: TopicPolicy
+    topics: tuple[str, ...]
+    partitions: int
+
+
+@dataclass
+class Report:
+    findings: list[Finding] = field(default_factory=list)
+    policies: list[PolicyUse] = field(default_factory=list)
+    unmatched: int = 0
+    """Topics that no policy matches: they are just proxied."""
+    cluster_id: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not any(finding.level == "fault" for finding in self.findings)
+
+
+def judge(config: Config, facts: Facts) -> Report:
+    """The whole report, in the order in which a person would look for trouble."""
+    report = Report()
+    for fault in warnings(config):
+        report.findings.append(Finding("warning", "configuration", fault.path, fault.problem))
+    report.findings += _brokers(config, facts)
+    if facts.view is not None:
+        report.cluster_id = facts.view.cluster_id
+        _match_topics(config, facts, report)
+        report.findings += _topics(config, facts, report)
+    report.findings += _rights(facts)
+    report.findings += _archives(config, facts)
+    return report
+
+
+def _archives(config: Config, facts: Facts) -> Iterator[Finding]:
+    for name in config.archives:
+        reason = facts.archives.get(name)
+        owner, cluster = facts.owners.get(name), facts.view.cluster_id if facts.view is not None else None
+        if reason is not None:
+            yield Finding("fault", "archive", name, reason)
+        elif None not in (owner, cluster) and owner != cluster:
+            text = f"holds, as {config.cluster.name!r}, Kafka cluster {owner}, not {cluster}: change cluster.name"
+            yield Finding("fault", "archive", name, text)
+        else:
+            yield Finding("ok", "archive", name, "can be read and written, and honours conditional writes")
+
+
+def _brokers(config: Config, facts: Facts) -> Iterator[Finding]:
+    some = None in facts.bootstrap.values()
+    for address, reason in facts.bootstrap.items():
+        if reason is None:
+            yield Finding("ok", "bootstrap", address, "answers")
+        else:
+            yield Finding("warning" if some and address != "cluster" else "fault", "bootstrap", address, reason)
+    if facts.view is None:
+        return
+    for node, (host, port) in sorted(facts.view.brokers.items()):
+        subject = f"broker {node} at {host}:{port}"
+        found = facts.brokers.get(node, "was not asked")
+        if isinstance(found, str):
+            yield Finding("fault", "broker", subject, f"advertises an address that can't be used: {found}")
+            continue
+        missing = list(_missing(found))
+        if missing:
+            text = f"lacks what tierproxy needs (Kafka 2.1 or newer has it): {', '.join(missing)}"
+            yield Finding("fault", "broker", subject, text)
+        else:
+            yield Finding("ok", "broker", subject, f"answers; Fetch up to version {found[ApiKey.FETCH][1]}")
+        yield from _port(config, node, subject, (host, port))
+
+
+def _missing(versions: Versions) -> Iterator[str]:
+    for key, lowest in NEEDED_APIS.items():
+        if key not in versions or versions[key][1] < lowest:
+            yield f"{key.name} {lowest}"
+
+
+def _port(config: Config, node: int, subject: str, address: tuple[str, int]) -> Iterator[Finding]:
+    listen, admin = config.listen, config.admin
+    port = listen.port + 1 + node if listen.sni is None else listen.port
+    host = listen.advertised_host if listen.sni is None else listen.sni.broker.replace("{node}", str(node))
+    if port > 65535:
+        yield Finding("fault", "broker", subject, f"would be served at port {port}: choose a lower listen.port")
+    if admin is not None and admin.port == port:
+        yield Finding("fault", "broker", subject, f"would be served at port {port}, which is admin.port")
+    if address[0] == host and address[1] in (port, listen.port):
+        text = "is where tierproxy itself listens: bootstrap must name the brokers' own addresses"
+        yield Finding("fault", "broker", subject, text)
+
+
+def _match_topics(config: Config, facts: Facts, report: Report) -> None:
+    assert facts.view is not None
+    matched: dict[int, list[str]] = {id(policy): [] for policy in config.topics}
+    for topic in facts.view.topics.values():
+        policy = config.policy_for(topic.name, topic.internal)
+        if policy is None:
+            report.unmatched += 1
+        else:
+            matched[id(policy)].append(topic.name)
+    for index, policy in enumerate(config.topics):
+        names = sorted(matched[id(policy)])
+        partitions = sum(len(facts.view.topics[name].partitions) for name in names)
+        report.policies.append(PolicyUse(index, policy, tuple(names), partitions))
+
+
+def _topics(config: Config, facts: Facts, report: Report) -> Iterator[Finding]:
+    assert facts.view is not None
+    for use in report.policies:
+        if not use.topics and use.policy.archive is not None:
+            text = f"{use.policy.match!r} matches no topic that exists and that tierproxy may see"
+            yield Finding("warning", "topics", f"topics[{use.index}]", text)
+        if use.policy.archive is None:
+            continue
+        leaderless = [
+            f"{name}-{index}"
+            for name in use.topics
+            for index, part in facts.view.topics[name].partitions.items()
+            if part.leader < 0
+        ]
+        if leaderless:
+            yield Finding("warning", "topics", _names(leaderless), "has no leader, so it can't be archived now")
+        if use.topics and use.policy.trim == "delete-records" and use.policy.keep_on_broker != Keep():
+            nameless = [name for name in use.topics if facts.view.topics[name].topic_id == NO_TOPIC_ID]
+            if nameless:
+                yield Finding("warning", "topics", _names(nameless), NO_IDS)
+        by_text: dict[str, list[str]] = {}
+        for name in use.topics:
+            for text in _settings(use.policy, facts.settings.get(name, {})):
+                by_text.setdefault(text, []).append(name)
+        for text, names in by_text.items():
+            yield Finding("warning", "topics", _names(names), text)
+
+
+def _settings(policy: TopicPolicy, settings: Mapping[str, str]) -> Iterator[str]:
+    """What a topic's own settings do to its policy."""
+    cleanup = {word.strip() for word in settings.get("cleanup.policy", "delete").split(",")}
+    if "compact" in cleanup and "delete" not in cleanup:
+        yield "cleanup.policy is compact: the broker keeps the latest of each key and can't be trimmed"
+    elif "compact" in cleanup:
+        yield "cleanup.policy is compact,delete: the archive keeps what had not been compacted when it was copied"
+    if settings.get("remote.storage.enable") == "true":
+        yield "remote.storage.enable is true: the broker tiers this topic itself; don't do both"
+    retention = _number(settings.get("retention.ms"))
+    if "delete" not in cleanup or retention is None or retention < 0:
+        return
+    keep, age = policy.keep_on_broker.time_ms, policy.segment.age_ms
+    if retention < 2 * age:
+        yield (
+            f"retention.ms is {format_duration(retention)}, segment.age {format_duration(age)}: "
+            "the broker may delete records before they are archived"
+        )
+    elif keep is not None and retention < keep and policy.trim == "delete-records":
+        yield (
+            f"retention.ms is {format_duration(retention)}: the broker deletes before "
+            f"keep_on_broker.time ({format_duration(keep)}) is over"
+        )
+
+
+def _rights(facts: Facts) -> Iterator[Finding]:
+    by_outcome: dict[tuple[str, int], list[str]] = {}
+    for topic, rights in sorted(facts.rights.items()):
+        for right, error in rights.items():
+            by_outcome.setdefault((right, error), []).append(topic)
+    for (right, error), topics in sorted(by_outcome.items()):
+        subject = f"{right} on {_names(topics)}"
+        if error == ErrorCode.NONE:
+            yield Finding("ok", "rights", subject, "granted")
+        elif error == ErrorCode.TOPIC_AUTHORIZATION_FAILED and right == DESCRIBE_CONFIGS:
+            yield Finding("warning", "rights", subject, "denied: cleanup.policy and retention can't be looked at")
+        elif error == ErrorCode.TOPIC_AUTHORIZATION_FAILED:
+            yield Finding("fault", "rights", subject, "denied to tierproxy's own account")
+        elif error == ErrorCode.POLICY_VIOLATION and right == DELETE:
+            yield Finding("warning", "rights", subject, "the broker trims no topic with this cleanup.policy")
+        else:
+            yield Finding("warning", "rights", subject, f"could not be tried: {error_name(error)}")
+
+
+def _names(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = len(listed) - NAMES_SHOWN
+    return ", ".join(listed[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _number(text: str | None) -> int | None:
+    try:
+        return int(text) if text is not None else None
+    except ValueError:
+        return None

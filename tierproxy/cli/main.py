@@ -1,0 +1,53 @@
+"""The commands: serve, check, schema, archive."""
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from tierproxy import __version__
+from tierproxy.cli.archive import archive
+from tierproxy.cli.check import run_check
+from tierproxy.cli.common import WRONG, Cli, config_option, json_option, read_config
+from tierproxy.cli.output import print_json
+from tierproxy.config import json_schema, warnings
+from tierproxy.telemetry import setup_logging
+
+log = logging.getLogger("tierproxy.cli")
+
+
+@click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tierproxy")
+def main() -> None:
+    """A Kafka-protocol proxy that archives topics in object storage and serves them from offset 0."""
+
+
+@main.command()
+@config_option
+def serve(config_file: Path) -> None:
+    """Run gateway and archiver until SIGTERM or SIGINT."""
+    from tierproxy.app import run  # the other commands need none of it
+
+    config = read_config(config_file)
+    setup_logging(config.log.level, config.log.format)
+    for fault in warnings(config):
+        log.warning("configuration: %s", fault)
+    run(config)
+
+
+@main.command()
+@config_option
+@json_option
+def check(config_file: Path, as_json: bool) -> None:
+    """Check the configuration, and that brokers, topics, rights and archives are as it needs them."""
+    sys.exit(0 if run_check(read_config(config_file, as_json), as_json) else WRONG)
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON schema of the configuration file, for editors."""
+    print_json(json_schema())
+
+
+main.add_command(archive)

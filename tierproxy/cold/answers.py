@@ -1,0 +1,399 @@
+"""Carry out what a held answer needs: learn facts, read the archive, put the answer together.
+
+Waiting has one rule: a fetch's archived records have until the client's own max_wait, and none of that where the broker
+has already sent enough hot records. What isn't ready by then goes on loading and is there for the next fetch. Facts
+that must be younger than the refusal begin anew with every fetch: they have a moment of their own, whatever else there
+is to send and however little a client waits, and a longer one each time it was too short (`_moment`). A slow
+archive answers "no error, no records", a broken one a retriable error at the end of max_wait (some clients come back at
+once after an error, hundreds of times a second); neither ever answers out of range.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from protocol.codec import encode_list_offsets_response
+from protocol.errors import ErrorCode, MalformedError
+from protocol.fetch_response import encode_fetch_response
+from protocol.wire import Buffer
+from tierproxy.archive.library import Library
+from tierproxy.archive.manifest import Manifest
+from tierproxy.archive.names import topic_id_text
+from tierproxy.archive.store import NotFound
+from tierproxy.catalog import UNKNOWN, Catalog, Tier
+from tierproxy.cold.reader import ColdReader, ReadyRecords
+from tierproxy.errors import TierproxyError
+from tierproxy.routing import fetch as fetch_routing
+from tierproxy.routing import offsets as offsets_routing
+from tierproxy.routing.fetch import ColdAnswer, Facts, Refused, Verdict, judge
+from tierproxy.routing.holds import FetchHold, OffsetsHold
+from tierproxy.routing.offsets import EARLIEST, MAX_TIMESTAMP, FoundRecord, Question
+from tierproxy.tasks import Tasks
+from tierproxy.telemetry import COLD_FETCHES, HOLES_MET, OncePerChange
+
+log = logging.getLogger("tierproxy.cold")
+
+GATHER_GRACE = 0.005
+"""Seconds that other archived partitions get once one has records: they mostly become ready together."""
+
+MOST_DOUBLINGS = 7
+
+OFFSETS_DEADLINE = 15.0
+"""Seconds for a ListOffsets answer: half of what clients wait by default (request.timeout.ms)."""
+
+
+class FactFinder(Protocol):
+    """What is asked of the scout; see there."""
+
+    async def broker_now(self, tier: Tier) -> tuple[int, int]: ...
+    async def manifest_now(self, tier: Tier) -> Manifest | None: ...
+    def trusts(self, tier: Tier) -> bool: ...
+    async def owner(self, tier: Tier) -> str: ...
+    async def topics_now(self) -> None: ...
+    async def same_topic_now(self, tier: Tier) -> bool: ...
+    async def highest_time(self, tier: Tier) -> int: ...
+    def used(self, tier: Tier) -> None: ...
+
+
+class BrokenArchive(Exception):
+    """The archive can't be read right now; the reason is in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Records in memory, and by what manifest of which tier they were read."""
+
+    tier: Tier
+    manifest: Manifest
+    records: ReadyRecords
+
+
+def _moment(tier: Tier) -> float:
+    """Seconds that a question about fresh facts has, whatever else there is to send: twice as many each time in a row
+    that they were not enough."""
+    return GATHER_GRACE * float(2 ** min(tier.unresolved, MOST_DOUBLINGS))
+
+
+class ColdAnswers:
+    """Finishes held answers; `fetch` and `offsets` return the payload to send."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        scout: FactFinder,
+        reader: ColdReader,
+        libraries: Mapping[str, Library],
+        tasks: Tasks,
+    ) -> None:
+        self._catalog = catalog
+        self._scout = scout
+        self._reader = reader
+        self._libraries = libraries
+        self._tasks = tasks
+        self._trouble = OncePerChange(log)
+
+    # -- fetches ----------------------------------------------------------------------------------------------------
+
+    async def fetch(self, hold: FetchHold) -> list[Buffer]:
+        """The finished answer, at the latest when the request's max_wait is over, or a moment for facts if longer."""
+        loop = asyncio.get_running_loop()
+        began, max_wait = loop.time(), hold.request.max_wait_ms / 1000
+        enough_hot = fetch_routing.hot_bytes(hold.response) >= max(1, hold.request.min_bytes)
+        answers, patience = self._answers_in_memory(hold.refused)
+        await self._check_names(hold.refused, answers, 0.0 if enough_hot else max_wait)
+        missing = [at for at, answer in enumerate(answers) if answer is ErrorCode.NONE]
+        if missing:
+            deadline = loop.time() + patience
+            if not enough_hot and len(missing) == len(answers):
+                deadline = max(deadline, began + max_wait)
+            await self._await_answers(hold, answers, missing, deadline)
+        fetch_routing.show_log_starts(hold.response, self._catalog)
+        fetch_routing.fill(hold.response, hold.request, list(zip(hold.refused, answers, strict=True)))
+        COLD_FETCHES.inc()
+        return encode_fetch_response(hold.response)
+
+    def _answers_in_memory(self, refused: list[Refused]) -> tuple[list[ColdAnswer], float]:
+        """What can be said without waiting, NONE where it can't; and how long others are to wait for the rest.
+
+        Others don't wait for records: those go on loading. They wait a moment for facts that nobody has yet.
+        """
+        answers: list[ColdAnswer] = []
+        patience = 0.0
+        for question in refused:
+            ready: ReadyRecords | None = None
+            tier = question.tier
+            if tier is None:
+                patience = max(patience, GATHER_GRACE)
+            else:
+                facts = Facts.of(tier, trust_manifest=self._scout.trusts(tier))
+                match judge(facts, question.offset, question.last_fetched_epoch):
+                    case Verdict.COLD:
+                        assert facts.manifest is not None
+                        if facts.manifest.gap_at(question.offset) is None:
+                            self._scout.used(tier)
+                            library = self._libraries[tier.archive]
+                            ready = self._reader.ready(library, tier.pid, facts.manifest, question.offset)
+                    case Verdict.UNKNOWN:
+                        patience = max(patience, _moment(tier))
+            answers.append(ready if ready is not None else ErrorCode.NONE)
+        return answers, patience
+
+    async def _check_names(self, refused: list[Refused], answers: list[ColdAnswer], patience: float) -> None:
+        """Take back the answers to partitions asked for by a name that may stand for another topic by now.
+
+        `patience` is in seconds; a moment is taken all the same.
+
+        Who asks by topic id has been told by the broker that the id is right. A name says less: the broker's refusal
+        may be about a topic that was created anew, and then no old record may follow. So the name is checked after
+        every refusal.
+        """
+        by_name = {
+            at: question.tier
+            for at, question in enumerate(refused)
+            if isinstance(question.topic, str) and question.tier is not None and answers[at] is not ErrorCode.NONE
+        }
+        if not by_name:
+            return
+        checks = {
+            at: self._tasks.spawn(self._is_same(tier), "name of a cold partition", awaited=True)
+            for at, tier in by_name.items()
+        }
+        await asyncio.wait(checks.values(), timeout=max(patience, *map(_moment, by_name.values())))
+        for at, check in checks.items():
+            if not check.done():
+                by_name[at].unresolved += 1
+            elif not by_name[at].doubts:
+                by_name[at].unresolved = 0
+            if not check.done() or check.exception() is not None or not check.result():
+                check.cancel()
+                answers[at] = ErrorCode.NONE
+
+    async def _is_same(self, tier: Tier) -> bool:
+        return await self._scout.same_topic_now(tier)
+
+    async def _await_answers(
+        self, hold: FetchHold, answers: list[ColdAnswer], missing: list[int], deadline: float
+    ) -> None:
+        """Fill in `answers` at the places `missing`, as far as the time goes."""
+        loop = asyncio.get_running_loop()
+        waiting = {
+            self._tasks.spawn(self._answer(hold.refused[at]), "cold partition", awaited=True): at for at in missing
+        }
+        unfinished: set[asyncio.Task[ColdAnswer]] = set(waiting)
+        broken: list[int] = []
+        answered = False
+        try:
+            while unfinished:
+                patience = deadline - loop.time()
+                if answered:
+                    patience = min(patience, GATHER_GRACE)
+                done, unfinished = await asyncio.wait(
+                    unfinished, timeout=max(0.0, patience), return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    break
+                for task in done:
+                    at = waiting[task]
+                    try:
+                        answers[at] = task.result()
+                        answered = True
+                    except BrokenArchive:
+                        broken.append(at)
+            if broken and not answered:
+                await asyncio.sleep(max(0.0, deadline - loop.time()))
+        finally:
+            for task in unfinished:
+                task.cancel()  # only the waiting: what is being read goes on in flights of its own
+                self._unresolved(hold.refused[waiting[task]])
+        for at in broken:
+            answers[at] = ErrorCode.KAFKA_STORAGE_ERROR
+
+    def _unresolved(self, question: Refused) -> None:
+        tier = question.tier
+        if tier is not None and question.offset in tier.doubts:
+            tier.unresolved += 1
+            self._catalog.want(tier)
+
+    async def _answer(self, question: Refused) -> ColdAnswer:
+        """Find out about one refused partition, however long it takes. Raises BrokenArchive."""
+        try:
+            early = await self._read_early(question)
+            tier = await self._tier(question)
+            tier.doubt(question.offset)
+            verdict, manifest = await self._verdict(tier, question)
+            tier.doubts.discard(question.offset)
+            tier.unresolved = 0
+            match verdict:
+                case Verdict.BEYOND:
+                    return None
+                case Verdict.AGAIN:
+                    return await self._never()
+                case Verdict.COLD if manifest is not None and not self._halted(tier, manifest, question.offset):
+                    self._scout.used(tier)
+                    if early is None or early.tier is not tier or early.manifest is not manifest:
+                        early = await self._read(tier, manifest, question.offset)
+                    self._trouble.ended(tier.archive, f"archive {tier.archive} can be read again")
+                    self._trouble.ended(f"hole {tier.pid}", f"consumers of {tier.pid} go on behind the hole")
+                    return early.records
+                case _:
+                    return await self._wait_at_hole(tier, question.offset)
+        except (TierproxyError, MalformedError) as error:
+            archive = question.tier.archive if question.tier is not None else "of an unknown topic"
+            self._trouble.began(
+                archive, f"archive {archive} can't be read: {error}; clients are told to come again, nothing is lost"
+            )
+            raise BrokenArchive from error
+
+    async def _tier(self, question: Refused) -> Tier:
+        """The tier of what was asked for, by facts younger than the refusal. Raises TierproxyError if there is none."""
+        tier = question.tier
+        if tier is None:
+            await self._scout.topics_now()
+        elif not isinstance(question.topic, str) or await self._scout.same_topic_now(tier):
+            return tier
+        found = question.tier = self._catalog.find(question.topic, question.partition)
+        if found is None:
+            # The broker knows the topic, for it has judged an offset of it.
+            name = question.topic if isinstance(question.topic, str) else f"with id {topic_id_text(question.topic)}"
+            raise TierproxyError(
+                f"tierproxy's own account is not shown the topic {name}, so nobody can tell what is archived of it; "
+                "may it DESCRIBE the topic?"
+            )
+        return found
+
+    async def _verdict(self, tier: Tier, question: Refused) -> tuple[Verdict, Manifest | None]:
+        """Judge with what is known and, where that isn't enough, with facts younger than the refusal.
+
+        The log start is learned before the manifest: what the broker has trimmed by then was committed before.
+        """
+        facts = Facts.of(tier, trust_manifest=self._scout.trusts(tier))
+        offset, epoch = question.offset, question.last_fetched_epoch
+        verdict = judge(facts, offset, epoch)
+        if verdict is Verdict.UNKNOWN and (facts.log_start == UNKNOWN or offset >= facts.log_start):
+            log_start, high_watermark = await self._scout.broker_now(tier)
+            facts = replace(facts, log_start=log_start, high_watermark=high_watermark, broker_fresh=True)
+            verdict = judge(facts, offset, epoch)
+        if verdict is Verdict.UNKNOWN:
+            manifest = await self._scout.manifest_now(tier)
+            facts = replace(facts, manifest=manifest, manifest_known=True, manifest_fresh=True)
+            verdict = judge(facts, offset, epoch)
+        return verdict, facts.manifest
+
+    async def _read_early(self, question: Refused) -> "_Read | None":
+        """The records that old facts promise to who asks by name, read before the name is checked.
+
+        What was read stays, while a check begins anew with every fetch: the other way round, a client that doesn't wait
+        would never be given any.
+        """
+        tier = question.tier
+        if tier is None or not isinstance(question.topic, str):
+            return None
+        facts = Facts.of(tier, trust_manifest=self._scout.trusts(tier))
+        manifest = facts.manifest
+        if judge(facts, question.offset, question.last_fetched_epoch) is not Verdict.COLD or manifest is None:
+            return None
+        try:
+            return await self._read(tier, manifest, question.offset)
+        except (TierproxyError, MalformedError):
+            return None  # perhaps it need not be read at all
+
+    async def _read(self, tier: Tier, manifest: Manifest, offset: int) -> "_Read":
+        return _Read(tier, manifest, await self._read_records(tier, manifest, offset))
+
+    async def _read_records(self, tier: Tier, manifest: Manifest, offset: int) -> ReadyRecords:
+        library = self._libraries[tier.archive]
+        try:
+            return await self._reader.fetch(library, tier.pid, manifest, offset)
+        except NotFound:
+            # The object may have been merged or expired since the manifest was read: look once more.
+            fresh = await self._scout.manifest_now(tier)
+            if fresh is None or not fresh.holds(offset):
+                raise
+            return await self._reader.fetch(library, tier.pid, fresh, offset)
+
+    def _halted(self, tier: Tier, manifest: Manifest, offset: int) -> bool:
+        """Whether `offset` is in a recorded hole that the policy says not to skip."""
+        gap = manifest.gap_at(offset)
+        if gap is None:
+            return False
+        if tier.on_gap == "halt":
+            return True
+        HOLES_MET.inc()
+        log.warning(
+            "a consumer was led across the hole %d to %d of %s (%s)", gap.start, gap.end - 1, tier.pid, gap.cause
+        )
+        return False
+
+    async def _wait_at_hole(self, tier: Tier, offset: int) -> ColdAnswer:
+        """Neither tier has the offset (yet), or may skip it: hold the client back; with on_gap halt, tell it so."""
+        HOLES_MET.inc()
+        halt = tier.on_gap == "halt"
+        meanwhile = (
+            "it gets a retriable error (on_gap: halt)" if halt else "it waits until the archive goes on behind the hole"
+        )
+        self._trouble.began(
+            f"hole {tier.pid}",
+            f"a consumer of {tier.pid} asks for offset {offset}, which the broker no longer has and the archive "
+            f"doesn't have; {meanwhile}",
+        )
+        if halt:
+            raise BrokenArchive
+        return await self._never()
+
+    @staticmethod
+    async def _never() -> ColdAnswer:
+        """Wait until the client's max_wait is over: an answer at once would be asked for again at once."""
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets that event")
+
+    # -- offsets ----------------------------------------------------------------------------------------------------
+
+    async def offsets(self, hold: OffsetsHold) -> list[Buffer]:
+        """The merged answer; a partition whose archive can't be asked in time gets a retriable error."""
+        await asyncio.gather(*(self._settle(question) for question in hold.questions))
+        return [encode_list_offsets_response(hold.response, hold.version, hold.correlation_id)]
+
+    async def _settle(self, question: Question) -> None:
+        try:
+            async with asyncio.timeout(OFFSETS_DEADLINE):
+                await self._merge(question)
+        except TimeoutError:
+            log.warning("%s: the archive did not answer in %g s", question.answer.topic, OFFSETS_DEADLINE)
+            offsets_routing.refuse(question.answer, ErrorCode.KAFKA_STORAGE_ERROR)
+        except (TierproxyError, MalformedError) as error:
+            log.warning("%s: the archive can't be asked for offsets: %s", question.answer.topic, error)
+            offsets_routing.refuse(question.answer, ErrorCode.KAFKA_STORAGE_ERROR)
+
+    async def _merge(self, question: Question) -> None:
+        answer, tier = question.answer, question.tier
+        # ListOffsets goes by name, and the broker has answered already: with a manifest younger than its answer,
+        # whatever it had trimmed by then is in the archive.
+        if tier is None:
+            await self._scout.topics_now()
+            tier = self._catalog.find(answer.topic, answer.partition)
+        elif not await self._scout.same_topic_now(tier):
+            tier = self._catalog.find(answer.topic, answer.partition)
+        if tier is None:
+            if self._catalog.might_be_archived(answer.topic):
+                raise TierproxyError(
+                    f"tierproxy's own account is not shown the topic {answer.topic}; may it DESCRIBE it?"
+                )
+            return
+        manifest = await self._scout.manifest_now(tier)
+        if manifest is None or not manifest.segments:
+            return
+        library = self._libraries[tier.archive]
+        if question.timestamp == EARLIEST:
+            start = FoundRecord(manifest.start_offset, -1, manifest.epoch_at(manifest.start_offset))
+            offsets_routing.merge_earliest(answer, start)
+        elif question.timestamp == MAX_TIMESTAMP:
+            found = await self._reader.latest_time(library, tier.pid, manifest)
+            undecided = UNKNOWN
+            if offsets_routing.may_be_undecided(question):
+                undecided = await self._scout.highest_time(tier)
+            offsets_routing.merge_max(answer, found, manifest.start_offset, undecided)
+        else:
+            found = await self._reader.first_at(library, tier.pid, manifest, question.timestamp)
+            offsets_routing.merge_time(answer, found)

@@ -1,0 +1,54 @@
+"""The configuration: one YAML file, checked whole, frozen.
+
+`load_config(path)` gives a `Config` or raises `ConfigError` with every fault. Reading order for its story:
+source (text → values) → fields (kinds of values) → model (the tree) → rules (across keys) → files → load.
+"""
+
+from tierproxy.config.fields import HostPort
+from tierproxy.config.load import load_config, parse_config
+from tierproxy.config.model import (
+    AdminConfig,
+    ArchiveConfig,
+    ArchiverConfig,
+    BrokerTlsConfig,
+    CacheConfig,
+    ClusterConfig,
+    Config,
+    Keep,
+    LimitsConfig,
+    ListenConfig,
+    ListenTlsConfig,
+    LogConfig,
+    SaslConfig,
+    SecurityConfig,
+    SegmentPolicy,
+    SniConfig,
+    TopicPolicy,
+)
+from tierproxy.config.rules import warnings
+from tierproxy.config.schema import json_schema
+
+__all__ = [
+    "AdminConfig",
+    "ArchiveConfig",
+    "ArchiverConfig",
+    "BrokerTlsConfig",
+    "CacheConfig",
+    "ClusterConfig",
+    "Config",
+    "HostPort",
+    "Keep",
+    "LimitsConfig",
+    "ListenConfig",
+    "ListenTlsConfig",
+    "LogConfig",
+    "SaslConfig",
+    "SecurityConfig",
+    "SegmentPolicy",
+    "SniConfig",
+    "TopicPolicy",
+    "json_schema",
+    "load_config",
+    "parse_config",
+    "warnings",
+]

@@ -1,0 +1,324 @@
+"""The configuration as one frozen tree: what each key means, its unit and its default.
+
+Fields are named after what the program counts in (`time_ms`), keys after what a person writes (`time: 7d`).
+The JSON schema that editors use and the did-you-mean of unknown keys are drawn from this tree, so a key
+exists in one place only. Rules that look at more than one key are in `rules.py`, because they must also be
+told when some other key is broken.
+"""
+
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from tierproxy.config.fields import (
+    ArchiveName,
+    Brokers,
+    ClusterName,
+    DurationMs,
+    Host,
+    NodeTemplate,
+    Port,
+    Secret,
+    SizeBytes,
+    TopicPattern,
+    ZstdLevel,
+    count_within,
+    duration_within,
+    size_within,
+)
+from tierproxy.sasl import MechanismName
+
+
+class Section(BaseModel):
+    """A mapping in the file: immutable, and a key that it doesn't know is a fault."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_by_name=True,
+        validate_by_alias=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class SaslConfig(Section):
+    """The service account. Files are read again for every connection, so what they hold may be replaced."""
+
+    mechanism: MechanismName
+    username: str | None = None
+    password: Secret | None = None
+    password_file: Path | None = None
+    token: Secret | None = None
+    """Of OAUTHBEARER, instead of user and password."""
+    token_file: Path | None = None
+
+
+class BrokerTlsConfig(Section):
+    """How brokers prove who they are, and the service account if it does so by certificate."""
+
+    ca_file: Path | None = None
+    """Authorities whose certificates are trusted (PEM); None = the machine's own."""
+    cert_file: Path | None = None
+    """The service account's certificate (PEM). Clients' own connections never show it."""
+    key_file: Path | None = None
+    verify_hostname: bool = True
+    server_name: Host | None = None
+    """The name to ask for and verify, if it isn't the one that is connected to."""
+
+
+class SecurityConfig(Section):
+    """How brokers are spoken to. SSL and SASL_SSL hold for clients' own connections as well; the account does not:
+    clients bring their own."""
+
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl: SaslConfig | None = None
+    tls: BrokerTlsConfig = BrokerTlsConfig()
+
+    @property
+    def encrypted(self) -> bool:
+        return self.protocol in ("SSL", "SASL_SSL")
+
+    @property
+    def authenticated(self) -> bool:
+        """By SASL, that is."""
+        return self.protocol in ("SASL_PLAINTEXT", "SASL_SSL")
+
+
+class ClusterConfig(Section):
+    """The Kafka cluster behind the proxy."""
+
+    name: ClusterName
+    """Names the archive's folder; another name is another archive."""
+    bootstrap: Brokers
+    """Brokers to ask first; the others are learnt from them."""
+    security: SecurityConfig = SecurityConfig()
+
+
+class ListenTlsConfig(Section):
+    """TLS for clients. When the files change, new connections use the new ones."""
+
+    cert_file: Path
+    """Our certificate, followed by those of the authorities between it and the root (PEM)."""
+    key_file: Path
+
+
+class SniConfig(Section):
+    """Names by which clients choose a broker on the one port, instead of a port for each."""
+
+    bootstrap: Host
+    broker: NodeTemplate
+    """With `{node}` where the broker's id stands."""
+
+
+class ListenConfig(Section):
+    """Where clients connect. `port` is bootstrap, broker `n` is at `port + 1 + n`; with `sni` all are at `port`."""
+
+    host: Host = "0.0.0.0"
+    port: Port = 9192
+    advertised_host: Host | None = None
+    """The name clients are told to come back to: it must lead to this machine from where they are. None with `sni`."""
+    tls: ListenTlsConfig | None = None
+    sni: SniConfig | None = None
+    drain_ms: Annotated[DurationMs, Field(alias="drain"), duration_within(0, 3_600_000)] = 5_000
+    """How long open requests may finish when the process is asked to stop."""
+
+
+class AdminConfig(Section):
+    """The port for /metrics, /live and /ready. It has no authentication: keep it private."""
+
+    host: Host = "127.0.0.1"
+    port: Port = 9180
+
+
+def _archive_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is not a URL; write s3://bucket/prefix or file:///absolute/path") from None
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold credentials: use access_key and secret_key (or *_file)")
+    if parts.query or parts.fragment:
+        raise ValueError("must not hold '?' or '#'")
+    if parts.scheme == "file":
+        if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+            raise ValueError(f"{value!r} needs an absolute path: file:///var/lib/tierproxy (three slashes)")
+        if unquote(parts.path).strip("/") == "":
+            raise ValueError("must name a directory, for example file:///var/lib/tierproxy")
+    elif parts.scheme == "s3":
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", parts.netloc):
+            raise ValueError(f"{value!r} names no bucket; write s3://bucket/prefix")
+    else:
+        raise ValueError(f"{value!r} is not an archive's address; write s3://bucket/prefix or file:///path")
+    return value
+
+
+def _endpoint(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise ValueError("must look like https://host or http://host:port, without credentials")
+    return value
+
+
+def _storage_class(value: str) -> str:
+    if value.upper() in ("GLACIER", "DEEP_ARCHIVE"):
+        raise ValueError(f"{value}: its objects can't be read at once, so consumers would wait for hours")
+    return value
+
+
+class ArchiveConfig(Section):
+    """One bucket or directory. Without keys, `s3` uses the machine's own AWS credentials."""
+
+    url: Annotated[str, AfterValidator(_archive_url)]
+    region: str | None = None
+    endpoint_url: Annotated[str, AfterValidator(_endpoint)] | None = None
+    """For S3-compatible stores other than AWS."""
+    access_key: Secret | None = None
+    access_key_file: str | None = None
+    secret_key: Secret | None = None
+    secret_key_file: str | None = None
+    session_token: Secret | None = None
+    session_token_file: str | None = None
+    storage_class: Annotated[str, AfterValidator(_storage_class)] | None = None
+
+
+SECRET_KEYS = ("access_key", "secret_key", "session_token")
+"""Keys of an archive that may also be given as `<key>_file`."""
+SASL_SECRET_KEYS = ("password", "token")
+"""Keys of the service account that may also be given as `<key>_file`."""
+S3_KEYS = ("region", "endpoint_url", "storage_class", *SECRET_KEYS, *(f"{key}_file" for key in SECRET_KEYS))
+"""Keys of an archive that mean nothing for a directory."""
+
+
+def _no_disk_cache(value: object) -> object:
+    if value is not None:
+        raise ValueError("is not supported yet: this version caches in memory only")
+    return value
+
+
+class CacheConfig(Section):
+    """Compressed chunks of cold segments that were read lately."""
+
+    memory: Annotated[SizeBytes, size_within(2**20, 2**50)] = 256 * 2**20
+    disk: Annotated[None, BeforeValidator(_no_disk_cache)] = None
+
+
+class Keep(Section):
+    """How much archived data stays on the brokers; whichever limit is reached first. None = no limit."""
+
+    time_ms: Annotated[DurationMs | None, Field(alias="time")] = None
+    bytes: SizeBytes | None = None
+    """Bytes per partition."""
+
+
+class SegmentPolicy(Section):
+    """When a segment is closed and stored; whichever is reached first."""
+
+    bytes: Annotated[SizeBytes, size_within(1024, 5 * 2**30)] = 128 * 2**20
+    """Plain bytes of log, before compression."""
+    age_ms: Annotated[DurationMs, Field(alias="age"), duration_within(10, 7 * 86_400_000)] = 600_000
+    """Counted from the first batch in it: how far the archive may be behind a quiet topic."""
+
+
+def _only_forever(value: object) -> object:
+    if value != "forever":
+        raise ValueError("only 'forever' is supported yet: this version deletes nothing from an archive")
+    return value
+
+
+class TopicPolicy(Section):
+    """What happens to the topics that `match` names. The first policy that matches a topic is the one."""
+
+    match: TopicPattern
+    """A topic, or a pattern with `*` and `?`. Internal topics are matched by their exact name only."""
+    archive: ArchiveName
+    """The name of an archive; None (written `none`) = just proxied."""
+    keep_on_broker: Keep = Keep()
+    keep_in_archive: Annotated[Literal["forever"], BeforeValidator(_only_forever)] = "forever"
+    segment: SegmentPolicy = SegmentPolicy()
+    compression: ZstdLevel = 3
+    """A zstd level, written `zstd-3`."""
+    trim: Literal["delete-records", "never"] = "delete-records"
+    """`never`: the brokers' own retention deletes, tierproxy only copies."""
+    on_gap: Literal["skip", "halt"] = "skip"
+    """What a reader meets where data was lost before it was archived: the next record, or a retriable
+    error until an operator accepts the hole."""
+
+
+class ArchiverConfig(Section):
+    """The part that copies and trims."""
+
+    enabled: bool = True
+    """False: this process serves clients but archives nothing."""
+    spool: Path | None = None
+    """Directory for segments that are being written; None = the system's temporary directory."""
+    metadata_interval_ms: Annotated[DurationMs, Field(alias="metadata_interval"), duration_within(100, 3_600_000)] = (
+        10_000
+    )
+    """How soon new topics, partitions and leaders are noticed."""
+    fetch_wait_ms: Annotated[DurationMs, Field(alias="fetch_wait"), duration_within(1, 30_000)] = 500
+    fetch_bytes: Annotated[SizeBytes, size_within(1024, 2**30)] = 16 * 2**20
+    """Per fetch and broker: bounds the archiver's memory."""
+    uploads: Annotated[int, count_within(1, 64)] = 2
+    """Segments that are stored at the same time."""
+
+
+class LimitsConfig(Section):
+    """What bounds a process whatever its clients do."""
+
+    frame_bytes: Annotated[SizeBytes, Field(alias="frame"), size_within(1024, 2**31 - 1)] = 100 * 2**20
+    """Largest request a client may send (Kafka: socket.request.max.bytes)."""
+    connections: Annotated[int, count_within(1, 1_000_000)] = 10_000
+    unanswered: Annotated[int, count_within(1, 100_000)] = 1_000
+    """Requests of one connection that may wait for an answer before it is no longer read."""
+    gathered_bytes: Annotated[SizeBytes, Field(alias="gathered"), size_within(2**20, 2**50)] = 256 * 2**20
+    """Memory for messages that must be read whole, of all connections together; over it, connections wait."""
+    idle_ms: Annotated[DurationMs, Field(alias="idle"), duration_within(1_000, 30 * 86_400_000)] = 660_000
+    """A connection on which nothing moves for so long is closed. Brokers do it after 10 minutes themselves."""
+    stall_ms: Annotated[DurationMs, Field(alias="stall"), duration_within(100, 3_600_000)] = 30_000
+    """A connection that stops in the middle of a message for so long is closed."""
+    connect_timeout_ms: Annotated[DurationMs, Field(alias="connect_timeout"), duration_within(1, 600_000)] = 10_000
+    """How long opening a connection to a broker may take."""
+    handshake_timeout_ms: Annotated[DurationMs, Field(alias="handshake_timeout"), duration_within(100, 600_000)] = (
+        10_000
+    )
+    """How long a client may take for its TLS handshake."""
+    cold_bytes: Annotated[SizeBytes, Field(alias="cold_in_flight"), size_within(2**20, 2**50)] = 256 * 2**20
+    """Cold bytes that are being read for clients at one time, all together."""
+
+
+class LogConfig(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class Config(Section):
+    """Everything tierproxy was told. Read it with `load_config`."""
+
+    cluster: ClusterConfig
+    listen: ListenConfig
+    admin: AdminConfig | None = None
+    archives: dict[str, ArchiveConfig] = {}
+    cache: CacheConfig = CacheConfig()
+    topics: tuple[TopicPolicy, ...] = ()
+    archiver: ArchiverConfig = ArchiverConfig()
+    limits: LimitsConfig = LimitsConfig()
+    log: LogConfig = LogConfig()
+
+    def policy_for(self, topic: str, internal: bool) -> TopicPolicy | None:
+        """The first policy that matches; `internal` is what the broker's Metadata says of the topic."""
+        for policy in self.topics:
+            if policy.match == topic or (not internal and pattern(policy.match).fullmatch(topic)):
+                return policy
+        return None
+
+
+@lru_cache(maxsize=1024)
+def pattern(match: str) -> re.Pattern[str]:
+    """The regular expression that a policy's `match` stands for; use its `fullmatch`."""
+    words = {"*": ".*", "?": "."}
+    return re.compile("".join(words.get(letter) or re.escape(letter) for letter in match))

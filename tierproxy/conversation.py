@@ -1,0 +1,391 @@
+"""One client's conversation with one broker: bytes in, bytes out, never a wait.
+
+Theory of operation. A broker handles one request per connection at a time and answers in order (SocketServer mutes the
+channel), so a ledger of expected answers, first in, first out, is all the state that ties answers to requests. Requests
+the proxy answers itself stand in the same ledger, and are answered in their turn. Nothing is ever injected into the
+broker's connection: it carries what the client sent, under the client's own authentication, and nothing else.
+
+Of a request, only as much is gathered as its treatment needs (routing/table.py); the rest flows by. So do answers:
+
+      request                        answer
+      GATHER ──► known ──► PASS      HEAD ──► PASS      bytes flow by
+         │                                ├──► STREAM    a hot fetch: patched as it flows by, its length kept
+         └─ whole: those GATHERED         └──► WHOLE     gathered, rewritten; perhaps HELD
+
+HELD: the answer needs something that takes time (`Hold`: archived records, a port to be opened). The shell carries it
+out and calls `release` with the finished payload. Until then no later answer is looked at; a broker would not have
+come to it either. The shell pauses reading, and what it had read already waits in `_backlog`.
+
+What this module must not know: sockets, clocks, the archive, what is cached. It reads facts from the `Catalog` and
+marks there what is missing.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from struct import Struct
+
+from protocol.api_versions import patch_api_versions, unsupported_api_versions
+from protocol.apis import ApiKey
+from protocol.codec import (
+    decode_delete_records_request,
+    decode_delete_records_response,
+    decode_list_offsets_request,
+    decode_list_offsets_response,
+)
+from protocol.endpoints import Endpoint, produce_acks, read_endpoints, rewrite_endpoints
+from protocol.errors import ErrorCode, MalformedError
+from protocol.fetch import FetchRequest, make_sessionless, scan_fetch_request
+from protocol.fetch_response import (
+    encode_fetch_response,
+    error_response,
+    parse_fetch_response,
+    replace_node_endpoints,
+)
+from protocol.fetch_stream import FetchStream
+from protocol.frames import FrameSplitter, Piece
+from protocol.headers import RequestHeader, read_request_header
+from protocol.messages import DeleteRecordsRequest, ListOffsetsRequest
+from protocol.wire import Buffer
+from tierproxy.addresses import Addresses
+from tierproxy.catalog import Catalog
+from tierproxy.routing import fetch as fetch_routing
+from tierproxy.routing import handshake
+from tierproxy.routing import offsets as offsets_routing
+from tierproxy.routing.deletes import deletions
+from tierproxy.routing.holds import DeletesHold, EndpointsHold, FetchHold, Hold, OffsetsHold
+from tierproxy.routing.stream import StreamPatch
+from tierproxy.routing.table import ENDPOINTS_SINCE, KNOWN, OFFERED, Treatment, offers, treatment
+
+HEAD_BYTES = 72 * 1024
+"""Enough for a header with the longest client id and a transactional id: what can't be told from it is malformed."""
+
+SMALL_ANSWER = 4096
+"""Fetch answers up to this many bytes are gathered: one that tells of a moved leader is small, and gets its address."""
+
+GATHERED = (
+    Treatment.FETCH,
+    Treatment.LIST_OFFSETS,
+    Treatment.DELETE_RECORDS,
+    Treatment.API_VERSIONS,
+    Treatment.SASL_HANDSHAKE,
+)
+"""Whose requests are read whole."""
+
+GATHERED_LIMIT = 2 << 20
+"""Largest request that is read whole, in bytes: some 50,000 partitions. Scanning one takes time that others wait."""
+
+ANSWER_LIMIT = 2**31 - 1
+
+TLS_HELLO = b"\x16\x03"
+"""How the first bytes of a client begin that speaks TLS."""
+
+_INT32 = Struct(">i")
+
+
+@dataclass(slots=True)
+class _Expected:
+    """An answer the broker owes."""
+
+    header: RequestHeader
+    treatment: Treatment
+    request: FetchRequest | ListOffsetsRequest | DeleteRecordsRequest | handshake.Refusal | None = None
+    hold: bool = False
+
+
+@dataclass(slots=True)
+class Conversation:
+    """Feed it with `from_client`, `from_broker` and `release`; then take what is in `to_client` and `to_broker`.
+
+    `held` is what the shell has to carry out before more answers can be looked at. `closing`, once set, says why the
+    conversation is over: what is in `to_client` may still be sent, nothing more is read.
+    """
+
+    catalog: Catalog
+    addresses: Addresses
+    request_limit: int
+    to_client: list[Buffer] = field(default_factory=list)
+    to_broker: list[Buffer] = field(default_factory=list)
+    held: Hold | None = None
+    closing: str | None = None
+    requests_seen: int = 0
+
+    _requests: FrameSplitter = field(init=False)
+    _answers: FrameSplitter = field(init=False)
+    _head: bytearray = field(default_factory=bytearray)  # of the request being gathered
+    _request_passes: bool = False
+    _ledger: deque[_Expected | bytes] = field(default_factory=deque)  # bytes: an answer of our own
+    _current: _Expected | None = None  # whose answer is being read
+    _answer: bytearray = field(default_factory=bytearray)  # gathered of it
+    _stream: FetchStream | None = None
+    _answer_passes: bool = False
+    _held_bytes: int = 0
+    _backlog: deque[Piece] = field(default_factory=deque)
+    _last: str | None = None  # no request is taken any more; once the last answer is sent, this is why it is over
+
+    def __post_init__(self) -> None:
+        self._requests = FrameSplitter(self.request_limit)
+        self._answers = FrameSplitter(ANSWER_LIMIT)
+
+    @property
+    def unanswered(self) -> int:
+        """How many requests are waiting for an answer."""
+        return len(self._ledger) + (self._current is not None)
+
+    @property
+    def gathered(self) -> int:
+        """Bytes in memory of messages that are not complete, or held."""
+        return len(self._head) + len(self._answer) + self._held_bytes
+
+    # -- the client's side ------------------------------------------------------------------------------------------
+
+    def from_client(self, data: Buffer) -> None:
+        if self.closing is not None or self._last is not None:
+            return
+        try:
+            for piece in self._requests.feed(data):
+                self._request_piece(piece)
+                if self._last is not None:
+                    break
+        except MalformedError as fault:
+            self.closing = f"the client sent a malformed request: {fault}"
+            if self.requests_seen == 0 and bytes(data[:2]) == TLS_HELLO:
+                self.closing = "the client speaks TLS, and this port does not (listen.tls)"
+        self._send_own_answers()
+
+    def _request_piece(self, piece: Piece) -> None:
+        if self._request_passes:
+            self.to_broker.append(piece.data)
+            self._request_passes = not piece.last
+            return
+        self._head += piece.data
+        if not piece.last and len(self._head) < HEAD_BYTES:
+            return
+        head = bytes(self._head) if piece.last else self._head
+        if self.requests_seen == 0 and (fault := handshake.first_frame(head)) is not None:
+            raise MalformedError(fault)
+        header = read_request_header(head)
+        if treatment(header.api_key) in GATHERED:
+            if piece.size > GATHERED_LIMIT:
+                raise MalformedError(f"a request of API {header.api_key} with {piece.size} bytes")
+            if not piece.last:
+                return
+        self._head = bytearray()
+        self.requests_seen += 1
+        self._request(header, head, piece)
+
+    def _request(self, header: RequestHeader, head: bytes | bytearray, piece: Piece) -> None:
+        how = treatment(header.api_key)
+        if how is Treatment.API_VERSIONS and not offers(header.api_key, header.version):
+            self._ledger.append(unsupported_api_versions(header.correlation_id))
+            return
+        if not offers(header.api_key, header.version):
+            raise MalformedError(f"API {header.api_key} in version {header.version} is not offered")
+        if how is Treatment.FETCH:
+            head = self._fetch_request(header, bytearray(head))
+        elif how is Treatment.LIST_OFFSETS:
+            offsets = decode_list_offsets_request(head[header.body_at :], header.version)
+            self._ledger.append(_Expected(header, how, offsets))
+        elif how is Treatment.DELETE_RECORDS:
+            deletes = decode_delete_records_request(head[header.body_at :], header.version)
+            self._ledger.append(_Expected(header, how, deletes))
+        elif how is Treatment.SASL_HANDSHAKE:
+            if not self._handshake_request(header, head):
+                return
+        elif how is Treatment.PRODUCE:
+            acks = produce_acks(head, header)
+            if acks is None:
+                raise MalformedError("a Produce request without acks")
+            if acks != 0:  # with acks=0 no answer will come
+                self._ledger.append(_Expected(header, how))
+        else:
+            self._ledger.append(_Expected(header, how))
+        if not head:
+            return
+        self.to_broker.append(_INT32.pack(piece.size))
+        self.to_broker.append(head)
+        self._request_passes = not piece.last
+
+    def _handshake_request(self, header: RequestHeader, head: bytes | bytearray) -> bool:
+        """Whether to forward it."""
+        refusal = handshake.refuse(header, head)
+        if refusal is None:
+            self._ledger.append(_Expected(header, Treatment.PASS))
+        elif refusal.answer is None:
+            self._ledger.append(_Expected(header, Treatment.SASL_HANDSHAKE, refusal))
+        else:
+            self._ledger.append(refusal.answer)
+            self._last = refusal.why
+            return False
+        return True
+
+    def _fetch_request(self, header: RequestHeader, payload: bytearray) -> bytearray:
+        """What to forward of a fetch: made sessionless, in place; nothing, where we answer ourselves."""
+        request = scan_fetch_request(payload, header)
+        if request.replica_id >= 0:  # a follower, or who claims to be one: the broker knows what to say
+            self._ledger.append(_Expected(header, Treatment.FETCH))
+            return payload
+        if request.session_at is not None:
+            if request.session_epoch > 0:
+                # Upstream there are no sessions, so this one is unknown: the client goes on with full fetches.
+                unknown = error_response(header.version, header.correlation_id, ErrorCode.FETCH_SESSION_ID_NOT_FOUND)
+                self._ledger.append(unknown)
+                return bytearray()
+            make_sessionless(payload, request)
+        hold = fetch_routing.expects_cold(request, self.catalog)
+        if hold:
+            # max_bytes lies before the isolation level, which lies before the session, where there is one (v7+)
+            at = header.body_at + 12 if request.session_at is None else request.session_at - 5
+            _INT32.pack_into(payload, at, fetch_routing.reserve_for_cold(request, self.catalog))
+        self._ledger.append(_Expected(header, Treatment.FETCH, request, hold))
+        return payload
+
+    # -- the broker's side ------------------------------------------------------------------------------------------
+
+    def from_broker(self, data: Buffer) -> None:
+        if self.closing is not None:
+            return
+        try:
+            self._backlog.extend(self._answers.feed(data))
+            self._read_answers()
+        except MalformedError as fault:
+            self.closing = f"the broker sent an answer that can't be understood: {fault}"
+
+    def release(self, payload: list[Buffer]) -> None:
+        """The held answer is finished: `payload` is sent, and reading goes on."""
+        assert self.held is not None
+        self.held = None
+        self._held_bytes = 0
+        self._send(payload)
+        try:
+            self._read_answers()
+        except MalformedError as fault:
+            self.closing = f"the broker sent an answer that can't be understood: {fault}"
+
+    def _read_answers(self) -> None:
+        while self._backlog and self.held is None:
+            self._answer_piece(self._backlog.popleft())
+        if self.held is None:
+            self._send_own_answers()
+
+    def _send_own_answers(self) -> None:
+        if self._current is None and self.held is None:
+            while self._ledger and isinstance(self._ledger[0], bytes):
+                self._send([self._ledger.popleft()])  # type: ignore[list-item]  # just seen to be bytes
+            if self._last is not None and not self._ledger:
+                self.closing = self._last
+
+    def _answer_piece(self, piece: Piece) -> None:
+        if self._answer_passes:
+            self.to_client.append(piece.data)
+        elif self._stream is not None:
+            self.to_client.extend(self._stream.feed(piece.data))
+            if piece.last:
+                self._stream.finish()
+        else:
+            self._answer += piece.data
+            if len(self._answer) < min(4, piece.size):
+                return
+            if self._current is None:
+                self._begin_answer(piece)
+            elif piece.last:
+                self._whole_answer(self._current, bytes(self._answer))
+        if piece.last:
+            self._held_bytes = piece.size if self.held is not None else 0
+            self._current = self._stream = None
+            self._answer_passes = False
+            self._answer.clear()
+
+    def _begin_answer(self, piece: Piece) -> None:
+        """Its correlation id is there: find out whose answer this is, and what becomes of it."""
+        self._send_own_answers()
+        if not self._ledger or piece.size < 4:
+            raise MalformedError("an answer that nobody asked for")
+        expected = self._ledger.popleft()
+        assert isinstance(expected, _Expected)
+        (correlation_id,) = _INT32.unpack_from(self._answer)
+        if correlation_id != expected.header.correlation_id:
+            raise MalformedError(f"answer {correlation_id} in place of answer {expected.header.correlation_id}")
+        self._current = expected
+        if self._must_gather(expected, piece.size):
+            if piece.last:
+                self._whole_answer(expected, bytes(self._answer))
+            return
+        self.to_client.append(_INT32.pack(piece.size))
+        gathered = bytes(self._answer)
+        if expected.treatment is Treatment.FETCH:
+            request = expected.request
+            patch = StreamPatch(self.catalog, request) if isinstance(request, FetchRequest) else StreamPatch(None)
+            self._stream = FetchStream(expected.header.version, patch.decide)
+            self.to_client.extend(self._stream.feed(gathered))
+            if piece.last:
+                self._stream.finish()
+        else:
+            self._answer_passes = True
+            self.to_client.append(gathered)
+
+    def _must_gather(self, expected: _Expected, size: int) -> bool:
+        match expected.treatment:
+            case Treatment.PASS:
+                return False
+            case Treatment.FETCH:
+                small = size <= SMALL_ANSWER and expected.header.version >= 16
+                return expected.hold or (small and expected.request is not None)
+            case Treatment.PRODUCE:
+                return expected.header.version >= ENDPOINTS_SINCE[ApiKey.PRODUCE]
+            case _:
+                return True
+
+    # -- whole answers ----------------------------------------------------------------------------------------------
+
+    def _whole_answer(self, expected: _Expected, payload: bytes) -> None:
+        header = expected.header
+        match expected.treatment:
+            case Treatment.FETCH:
+                assert isinstance(expected.request, FetchRequest)
+                self._fetch_answer(expected.request, payload)
+            case Treatment.LIST_OFFSETS:
+                assert isinstance(expected.request, ListOffsetsRequest)
+                response = decode_list_offsets_response(payload, header.version)
+                questions = offsets_routing.questions(response, expected.request, self.catalog)
+                if questions:
+                    self.held = OffsetsHold(header.version, header.correlation_id, response, questions)
+                else:
+                    self._send([payload])
+            case Treatment.DELETE_RECORDS:
+                assert isinstance(expected.request, DeleteRecordsRequest)
+                deleted = decode_delete_records_response(payload, header.version)
+                archived = deletions(deleted, expected.request, self.catalog)
+                if archived:
+                    self.held = DeletesHold(header.version, header.correlation_id, deleted, archived)
+                else:
+                    self._send([payload])
+            case Treatment.SASL_HANDSHAKE:
+                assert isinstance(expected.request, handshake.Refusal)
+                self._send([handshake.refused_answer(header, payload)])
+                self.closing = expected.request.why
+            case Treatment.API_VERSIONS:
+                self._send([patch_api_versions(payload, header.version, OFFERED, KNOWN)])
+            case _:
+                self._endpoints_answer(header, payload)
+
+    def _fetch_answer(self, request: FetchRequest, payload: bytes) -> None:
+        response = parse_fetch_response(payload, request.version)
+        response.tags = replace_node_endpoints(response.tags, self.addresses.advertised)
+        refused = fetch_routing.refused(response, request, self.catalog)
+        if refused:
+            self.held = FetchHold(request, response, refused)
+            return
+        fetch_routing.show_log_starts(response, self.catalog)
+        self._send(encode_fetch_response(response))
+
+    def _endpoints_answer(self, header: RequestHeader, payload: bytes) -> None:
+        endpoints: list[Endpoint] = read_endpoints(header.api_key, header.version, payload)
+        unheard_of = self.addresses.note(endpoints)
+        if unheard_of:
+            self.held = EndpointsHold(unheard_of, header.api_key, header.version, payload)
+        else:
+            self._send(rewrite_endpoints(header.api_key, header.version, payload, self.addresses.advertised))
+
+    def _send(self, payload: list[Buffer]) -> None:
+        self.to_client.append(_INT32.pack(sum(len(part) for part in payload)))
+        self.to_client.extend(payload)

@@ -1,0 +1,195 @@
+"""The ports clients connect to: one for bootstrap, one for each broker, opened before any client hears of it.
+
+With server names there is only the one: the name in a client's TLS handshake says whom it means (addresses.py).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from tierproxy.addresses import Address, Addresses
+from tierproxy.catalog import Catalog
+from tierproxy.config import LimitsConfig, ListenTlsConfig
+from tierproxy.conversation import Conversation
+from tierproxy.errors import TierproxyError
+from tierproxy.session import Session, Shared
+from tierproxy.tasks import Tasks
+from tierproxy.telemetry import CONNECTIONS_REFUSED, OncePerChange
+from tierproxy.tls import FollowedContext
+from tierproxy.tls_door import TlsDoor
+
+log = logging.getLogger("tierproxy.listener")
+
+Broker = Callable[[], Address | None]
+"""Where a broker is now; None: not known."""
+
+BACKLOG = 1024
+DRAIN_POLL = 0.05
+IDLE_POLL = 1.0
+
+
+class PortTaken(TierproxyError):
+    """A port could not be opened."""
+
+
+class Listener:
+    """Opens ports, starts sessions, ends them."""
+
+    def __init__(
+        self,
+        host: str,
+        addresses: Addresses,
+        bootstrap: Sequence[Address],
+        catalog: Catalog,
+        limits: LimitsConfig,
+        tasks: Tasks,
+        tls: ListenTlsConfig | None = None,
+    ) -> None:
+        """Raises TlsFault where the certificate can't be used."""
+        self._host = host
+        self._addresses = addresses
+        self._bootstrap = tuple(bootstrap)
+        self._turn = 0
+        self._catalog = catalog
+        self._limits = limits
+        self._tasks = tasks
+        self._servers: dict[int, asyncio.Server] = {}
+        self._opening = asyncio.Lock()
+        self._sessions: set[Session] = set()
+        self._trouble = OncePerChange(log)
+        self._shared: Shared | None = None
+        self._door: TlsDoor | None = None
+        if tls is not None:
+            knows = None if addresses.names is None else self._knows
+            self._door = TlsDoor(
+                tls, limits.handshake_timeout_ms / 1000, tasks, lambda: self._full() is not None, knows
+            )
+
+    @property
+    def certificate(self) -> FollowedContext | None:
+        """Ours, to be looked after."""
+        return None if self._door is None else self._door.certificate
+
+    def connect(self, shared: Shared) -> None:
+        """Hand in the parts that themselves need to open ports."""
+        self._shared = shared
+
+    async def open_bootstrap(self) -> None:
+        """Raises PortTaken."""
+        await self._serve(self._addresses.base_port, self._any_broker)
+        self._tasks.spawn(self._end_idle_sessions(), "listener: idle connections")
+        log.info("clients may connect to %s:%d", self._host, self._addresses.base_port)
+
+    async def open(self, nodes: list[int]) -> None:
+        """Open the ports of these brokers. What can't be opened is said once, and clients can't reach that broker."""
+        async with self._opening:
+            for node in nodes:
+                if node in self._addresses.listening:
+                    continue
+                port = self._addresses.port_of(node)
+                if port is None:
+                    log.error(
+                        "broker %d can't be served: its port would be above 65535; choose a lower listen.port", node
+                    )
+                else:
+                    try:
+                        await self._serve(port, partial(self._addresses.real.get, node))
+                        log.info("broker %d is at %s:%d", node, self._host, port)
+                    except PortTaken as error:
+                        self._trouble.began(f"port {port}", f"broker {node} can't be served: {error}")
+                        continue  # not marked as listening, so the next who hears of it tries again
+                self._addresses.listening.add(node)
+
+    async def _serve(self, port: int, broker: Broker) -> None:
+        try:
+            if self._door is not None:
+                await self._door.open(self._host, port, BACKLOG, partial(self._secured, broker))
+            else:
+                self._servers[port] = await asyncio.get_running_loop().create_server(
+                    lambda: self._session(broker).client, self._host, port, backlog=BACKLOG
+                )
+        except OSError as error:
+            raise PortTaken(
+                f"port {port} on {self._host} can't be opened: {error.strerror or error}; is another process using it?"
+            ) from error
+
+    def _secured(self, broker: Broker, name: str | None) -> asyncio.Protocol:
+        """The TLS handshake is over: a session takes the connection."""
+        return self._session(broker if name is None else self._named(name)).client
+
+    def _full(self) -> str | None:
+        """Why no more clients are taken in."""
+        under_way = self._door.under_way if self._door is not None else 0
+        if len(self._sessions) + under_way < self._limits.connections:
+            self._trouble.ended("connections", "new connections are accepted again")
+            return None
+        why = f"there are {len(self._sessions) + under_way} connections already (limits.connections)"
+        CONNECTIONS_REFUSED.inc()
+        self._trouble.began("connections", f"new connections are refused: {why}")
+        return why
+
+    def _session(self, broker: Broker) -> Session:
+        assert self._shared is not None, "connect() comes before open()"
+        session = Session(
+            Conversation(self._catalog, self._addresses, self._limits.frame_bytes),
+            broker,
+            self._shared,
+            self,
+            refused=self._full(),
+        )
+        self._sessions.add(session)
+        return session
+
+    def _knows(self, name: str) -> bool:
+        names = self._addresses.names
+        assert names is not None
+        return names.is_bootstrap(name) or names.node_of(name) in self._addresses.real
+
+    def _named(self, name: str) -> Broker:
+        names = self._addresses.names
+        node = names.node_of(name) if names is not None else None
+        return self._any_broker if node is None else partial(self._addresses.real.get, node)
+
+    def _any_broker(self) -> Address | None:
+        """Brokers in turn, so that a dead one is met at most every other time; at first the configured ones."""
+        candidates = list(self._addresses.real.values()) or list(self._bootstrap)
+        self._turn += 1
+        return candidates[self._turn % len(candidates)]
+
+    async def _end_idle_sessions(self) -> None:
+        while True:
+            await asyncio.sleep(IDLE_POLL)
+            now = asyncio.get_running_loop().time()
+            for session in list(self._sessions):
+                session.check_idle(now)
+
+    # -- what sessions report ---------------------------------------------------------------------------------------
+
+    def unreachable(self, address: Address, why: str) -> None:
+        host, port = address
+        self._trouble.began(f"{host}:{port}", f"broker {host}:{port} can't be reached: {why}")
+
+    def reached(self, address: Address) -> None:
+        host, port = address
+        self._trouble.ended(f"{host}:{port}", f"broker {host}:{port} can be reached again")
+
+    def ended(self, session: Session) -> None:
+        self._sessions.discard(session)
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    async def close(self, drain: float) -> None:
+        """Accept nothing more, let open answers finish for at most `drain` seconds, close all connections."""
+        for server in self._servers.values():
+            server.close()
+        if self._door is not None:
+            self._door.close()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + drain
+        while loop.time() < deadline and any(not session.idle for session in self._sessions):
+            for session in [s for s in self._sessions if s.idle]:
+                session.end(None)
+            await asyncio.sleep(DRAIN_POLL)
+        for session in list(self._sessions):
+            session.end(None)

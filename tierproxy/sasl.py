@@ -1,0 +1,144 @@
+"""What a client says in the SASL mechanisms that Kafka clusters use. Pure: messages in, messages out.
+
+One object is one authentication: `start` gives the first message, each answer of the server's goes into `step`, which
+gives the next message, or None when there is nothing more to say and the server has proved what it must.
+
+    PLAIN          RFC 4616                 user and password, readable
+    SCRAM-SHA-*    RFC 5802, RFC 7677       the server proves as well that it knows the password; no channel binding
+    OAUTHBEARER    RFC 7628, KIP-255        a token from elsewhere
+
+Kafka takes user names and passwords as UTF-8 without SASLprep (ScramFormatter.normalize), and so do we.
+
+That the *server* says no is an error code of Kafka's (58) and the business of whoever carries the messages. `SaslError`
+here means that it did not keep to the mechanism. No message of an error holds a secret, nor what the server sent.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+from typing import Final, Literal, Protocol
+
+from tierproxy.errors import TierproxyError
+
+MechanismName = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+
+LEAST_ITERATIONS: Final = 4096
+"""What RFC 7677 and Kafka's own client ask for: with less, passwords are cheap to try on a captured proof."""
+MOST_ITERATIONS: Final = 500_000
+"""Counting takes time on our event loop; Kafka itself stores at most 16,384."""
+
+_NO_CHANNEL_BINDING = b"n,,"
+
+
+class SaslError(TierproxyError):
+    """The server broke the mechanism's rules, or could not prove that it knows the password."""
+
+
+class Mechanism(Protocol):
+    """One authentication under way."""
+
+    def start(self) -> bytes: ...
+
+    def step(self, challenge: bytes) -> bytes | None: ...
+
+
+def mechanism(name: MechanismName, username: str, secret: str, nonce: str) -> Mechanism:
+    """`secret` is the password, or the token of OAUTHBEARER. `nonce`: printable, no comma, never used before."""
+    match name:
+        case "PLAIN":
+            return Plain(username, secret)
+        case "OAUTHBEARER":
+            return OAuthBearer(secret)
+        case "SCRAM-SHA-256" | "SCRAM-SHA-512":
+            return Scram(name, username, secret, nonce)
+
+
+class Plain:
+    def __init__(self, username: str, password: str) -> None:
+        self._message = b"\0".join((b"", username.encode(), password.encode()))
+
+    def start(self) -> bytes:
+        return self._message
+
+    def step(self, challenge: bytes) -> bytes | None:
+        return None
+
+
+class OAuthBearer:
+    """A server that refuses the token says why in a challenge, and refuses only after we have taken note (RFC 7628)."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def start(self) -> bytes:
+        return _NO_CHANNEL_BINDING + b"\x01auth=Bearer " + self._token.encode() + b"\x01\x01"
+
+    def step(self, challenge: bytes) -> bytes | None:
+        return b"\x01" if challenge else None
+
+
+class Scram:
+    def __init__(
+        self, name: Literal["SCRAM-SHA-256", "SCRAM-SHA-512"], username: str, password: str, nonce: str
+    ) -> None:
+        self._hash = "sha256" if name == "SCRAM-SHA-256" else "sha512"
+        self._password = password.encode()
+        self._nonce = nonce
+        self._first = f"n={_escaped(username)},r={nonce}".encode()
+        self._expected: bytes | None = None  # the server's proof, once ours was sent
+        self._proved = False
+
+    def start(self) -> bytes:
+        return _NO_CHANNEL_BINDING + self._first
+
+    def step(self, challenge: bytes) -> bytes | None:
+        if self._expected is None:
+            return self._prove(challenge)
+        if self._proved:
+            raise SaslError("the server goes on talking after the end of SCRAM")
+        said = _attributes(challenge)
+        if not hmac.compare_digest(_decoded(said.get("v", "")), self._expected):
+            raise SaslError("the server can't prove that it knows the password: is it the broker that is meant?")
+        self._proved = True
+        return None
+
+    def _prove(self, challenge: bytes) -> bytes:
+        said = _attributes(challenge)
+        nonce, salt = said.get("r", ""), _decoded(said.get("s", ""))
+        count = said.get("i", "")
+        iterations = int(count) if count.isascii() and count.isdigit() and len(count) <= 10 else 0
+        if not nonce.startswith(self._nonce) or nonce == self._nonce or not salt:
+            raise SaslError("the server's first SCRAM message is not an answer to ours")
+        if not LEAST_ITERATIONS <= iterations <= MOST_ITERATIONS:
+            raise SaslError(
+                f"the server wants {iterations} SCRAM iterations; {LEAST_ITERATIONS} to {MOST_ITERATIONS} are accepted"
+            )
+        salted = hashlib.pbkdf2_hmac(self._hash, self._password, salt, iterations)
+        client_key = self._mac(salted, b"Client Key")
+        unproved = b"c=" + base64.b64encode(_NO_CHANNEL_BINDING) + b",r=" + nonce.encode()
+        transcript = self._first + b"," + challenge + b"," + unproved
+        signature = self._mac(hashlib.new(self._hash, client_key).digest(), transcript)
+        proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
+        self._expected = self._mac(self._mac(salted, b"Server Key"), transcript)
+        return unproved + b",p=" + base64.b64encode(proof)
+
+    def _mac(self, key: bytes, message: bytes) -> bytes:
+        return hmac.digest(key, message, self._hash)
+
+
+def _escaped(username: str) -> str:
+    return username.replace("=", "=3D").replace(",", "=2C")
+
+
+def _attributes(message: bytes) -> dict[str, str]:
+    """`r=…,s=…` as {"r": …, "s": …}; what is not of that shape is left out, and missed by whoever needs it."""
+    parts = (part.partition("=") for part in message.decode("utf-8", "replace").split(","))
+    return {name: value for name, equals, value in parts if equals}
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return b""

@@ -1,0 +1,298 @@
+"""One client connection and its broker connection: the shell around a `Conversation`.
+
+Everything that waits is here: opening the broker's connection, carrying out holds, and all backpressure. Reading from
+the broker pauses while the client doesn't take what it was sent, and while an answer is held; reading from the client
+pauses while the broker doesn't take what it was sent, until the broker's connection is open, and while too many
+requests are unanswered. So what a connection can have in memory is bounded by a few buffers, whatever either side does.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from protocol.endpoints import rewrite_endpoints
+from protocol.wire import Buffer
+from tierproxy.addresses import Address
+from tierproxy.cold.answers import ColdAnswers
+from tierproxy.cold.deletions import Deletions
+from tierproxy.config import LimitsConfig
+from tierproxy.conversation import Conversation
+from tierproxy.pressure import Pressure
+from tierproxy.routing.holds import DeletesHold, EndpointsHold, FetchHold, Hold, OffsetsHold
+from tierproxy.tasks import Tasks
+from tierproxy.telemetry import BYTES_TO_BROKERS, BYTES_TO_CLIENTS, CLIENT_CONNECTIONS
+from tierproxy.tls import SHUTDOWN_TIMEOUT, BrokerTls, broker_trouble
+
+log = logging.getLogger("tierproxy.session")
+
+LINGER = 10.0
+"""Seconds that a peer has to take what was written to it before its connection is cut."""
+
+HIGH_WATER = 1 << 20
+"""Bytes that may wait in a socket's write buffer before the other side is no longer read."""
+
+
+class Ports(Protocol):
+    """What a session needs of the listener that made it."""
+
+    def open(self, nodes: list[int]) -> Awaitable[None]: ...
+
+    def unreachable(self, address: Address, why: str) -> None: ...
+
+    def reached(self, address: Address) -> None: ...
+
+    def ended(self, session: "Session") -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all sessions of a process share."""
+
+    cold: ColdAnswers
+    deletions: Deletions
+    wake_scout: Callable[[], None]
+    pressure: Pressure
+    tasks: Tasks
+    limits: LimitsConfig
+    broker_tls: BrokerTls | None = None
+    """None: brokers are spoken to in plaintext."""
+
+
+class Session:
+    """Lives as long as its two connections; when one ends, so does the other."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        broker: Callable[[], Address | None],
+        shared: Shared,
+        ports: Ports,
+        *,
+        refused: str | None,
+    ) -> None:
+        """`broker` says where the broker is now, None if that isn't known; `refused` why the client is turned away."""
+        self._talk = conversation
+        self._broker_address = broker
+        self._shared = shared
+        self._limits = shared.limits
+        self._ports = ports
+        self._refused = refused
+        self._over = False
+        self._address: Address | None = None  # of the broker, from when it is connected until it says something
+        self._moved_at = 0.0  # when bytes last came, from either side
+        self._holding: asyncio.Task[None] | None = None
+        self.client = _Side(self, self._from_client)
+        self.broker = _Side(self, self._from_broker)
+        self.name = "?"
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    def client_connected(self) -> None:
+        peer = self.client.transport.get_extra_info("peername")
+        self.name = f"{peer[0]}:{peer[1]}" if peer else "a client"
+        CLIENT_CONNECTIONS.inc()
+        if self._refused is not None:
+            self.end(self._refused)
+            return
+        # Reading is paused after the first bytes, not here: uvloop starts to read after connection_made all the same.
+        self._moved_at = asyncio.get_running_loop().time()
+        self._shared.tasks.spawn(self._connect(), f"connect for {self.name}")
+
+    async def _connect(self) -> None:
+        address = self._broker_address()
+        if address is None:
+            self.end("no broker is known for this port")
+            return
+        try:
+            async with asyncio.timeout(self._limits.connect_timeout_ms / 1000):
+                await self._open(address)
+        except OSError as error:  # TimeoutError is one
+            self._ports.unreachable(address, self._why(error))
+            self.end(f"its broker {address[0]}:{address[1]} can't be reached")
+            return
+        self._address = address
+        if self._over:
+            self.broker.transport.abort()
+        else:
+            self._carry_out()
+
+    async def _open(self, address: Address) -> None:
+        loop, tls = asyncio.get_running_loop(), self._shared.broker_tls
+        if tls is None:
+            await loop.create_connection(lambda: self.broker, *address)
+        else:
+            name = tls.name_for(address[0])
+            await loop.create_connection(
+                lambda: self.broker,
+                *address,
+                ssl=tls.context,
+                server_hostname=name,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
+            )
+
+    def _why(self, error: OSError) -> str:
+        if self._shared.broker_tls is not None and isinstance(error, (ssl.SSLError, ConnectionResetError)):
+            return broker_trouble(error)
+        return str(error) or f"no answer within {self._limits.connect_timeout_ms} ms"
+
+    def end(self, reason: str | None) -> None:
+        """Close both sides; what was already written to the client is still sent."""
+        if self._over:
+            return
+        self._over = True
+        if reason:
+            log.info("connection of %s closed: %s", self.name, reason)
+        if self._holding is not None:
+            self._holding.cancel()
+        for side in (self.client, self.broker):
+            if side.connected:
+                side.close()
+        CLIENT_CONNECTIONS.dec()
+        self._shared.pressure.note(self, 0)
+        self._ports.ended(self)
+
+    def side_lost(self, side: "_Side", error: Exception | None) -> None:
+        if side is self.broker and self._address is not None and isinstance(error, ssl.SSLError):
+            # From TLS 1.3 on, a broker refuses us after the handshake.
+            self._ports.unreachable(self._address, broker_trouble(error))
+        self.end(None)
+
+    @property
+    def idle(self) -> bool:
+        """Whether every request has been answered."""
+        return self._talk.unanswered == 0 and self._talk.held is None
+
+    def check_idle(self, now: float) -> None:
+        """End it if nothing has moved for too long; `now` is the loop's time."""
+        still = (now - self._moved_at) * 1000
+        if still > self._limits.stall_ms and self._talk.gathered and self._talk.held is None:
+            self.end(f"it stopped in the middle of a message {still / 1000:.0f} s ago (limits.stall)")
+        elif still > self._limits.idle_ms and self._talk.held is None:
+            self.end(f"nothing has moved for {still / 1000:.0f} s (limits.idle)")
+
+    # -- bytes ------------------------------------------------------------------------------------------------------
+
+    def _from_client(self, data: bytes) -> None:
+        self._moved_at = asyncio.get_running_loop().time()
+        self._talk.from_client(data)
+        self._carry_out()
+
+    def _from_broker(self, data: bytes) -> None:
+        if self._address is not None:
+            self._ports.reached(self._address)
+            self._address = None
+        self._moved_at = asyncio.get_running_loop().time()
+        self._talk.from_broker(data)
+        self._carry_out()
+
+    def _carry_out(self) -> None:
+        talk = self._talk
+        if self._over:
+            return
+        if talk.to_broker and self.broker.connected:
+            pieces, talk.to_broker = talk.to_broker, []
+            BYTES_TO_BROKERS.inc(sum(len(piece) for piece in pieces))
+            self.broker.transport.writelines(pieces)
+        if talk.to_client:
+            pieces, talk.to_client = talk.to_client, []
+            BYTES_TO_CLIENTS.inc(sum(len(piece) for piece in pieces))
+            self.client.transport.writelines(pieces)
+        if talk.catalog.wanted or talk.catalog.topics_stale:
+            self._shared.wake_scout()
+        if talk.closing is not None:
+            self.end(talk.closing)
+            return
+        self._shared.pressure.note(self, talk.gathered)
+        if talk.held is not None and self._holding is None and not self.client.full:
+            self._holding = self._shared.tasks.spawn(self._carry_out_hold(talk.held), f"held answer of {self.name}")
+            self._holding.add_done_callback(self._hold_ended)
+        self._flow()
+
+    def _flow(self) -> None:
+        """Pause and resume reading, by the rules above."""
+        pressed = self._shared.pressure.must_wait(self)
+        crowded = self.client.full or self.broker.full or self._talk.unanswered > self._limits.unanswered
+        self.client.pause_reading(pressed or crowded or not self.broker.connected)
+        self.broker.pause_reading(pressed or self.client.full or self._talk.held is not None)
+
+    def carry_on(self) -> None:
+        """One side takes bytes again: what waited for that goes on, a held answer too."""
+        self._carry_out()
+
+    def pressure_changed(self) -> None:
+        if not self._over:
+            self._flow()
+
+    async def _carry_out_hold(self, hold: Hold) -> None:
+        payload = await self._finish(hold)
+        self._holding = None
+        self._talk.release(payload)
+        self._carry_out()
+
+    def _hold_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.end("an answer could not be finished; the log says why")
+
+    async def _finish(self, hold: Hold) -> list[Buffer]:
+        match hold:
+            case FetchHold():
+                return await self._shared.cold.fetch(hold)
+            case OffsetsHold():
+                return await self._shared.cold.offsets(hold)
+            case DeletesHold():
+                return await self._shared.deletions.finish(hold)
+            case EndpointsHold():
+                await self._ports.open(hold.nodes)
+                return rewrite_endpoints(hold.key, hold.version, hold.payload, self._talk.addresses.advertised)
+
+
+class _Side(asyncio.Protocol):
+    """One of the two connections: bytes and pressure, no thoughts."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, session: Session, received: Callable[[bytes], None]) -> None:
+        self._session = session
+        self._paused = False
+        self._received = received
+        self.connected = False
+        self.full = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport = cast(asyncio.Transport, transport)  # uvloop's isn't derived from it
+        transport.set_write_buffer_limits(high=HIGH_WATER)
+        self.connected = True
+        if self is self._session.client:
+            self._session.client_connected()
+
+    def data_received(self, data: bytes) -> None:
+        self._received(data)
+
+    def close(self) -> None:
+        """Send what was written, for a while, and close."""
+        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(LINGER, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connected = False
+        self._session.side_lost(self, exc)
+
+    def pause_writing(self) -> None:
+        self.full = True
+        self._session._flow()
+
+    def resume_writing(self) -> None:
+        self.full = False
+        self._session.carry_on()
+
+    def pause_reading(self, pause: bool) -> None:
+        if self.connected and pause != self._paused and not self.transport.is_closing():
+            self._paused = pause
+            if pause:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()

@@ -1,0 +1,169 @@
+"""What tierproxy says about itself: log lines for people, counters for Prometheus.
+
+One line per change of state, never one per request: a condition that lasts (a broker that can't be reached)
+is said once when it begins and once when it ends, by `OncePerChange`. Metrics live here in one table, so
+that a dashboard has one place to look, and their labels are bounded: nothing a client sends becomes one.
+"""
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable
+from typing import Final, Literal, TextIO
+
+from prometheus_client import Counter, Gauge, disable_created_metrics
+
+# Each counter would be shown twice, the second time as the moment it was made.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library forgot the annotation
+
+# ---- metrics: the gateway ------------------------------------------------------------------------------------
+
+CLIENT_CONNECTIONS = Gauge("tierproxy_client_connections", "Client connections that are open")
+CONNECTIONS_REFUSED = Counter(
+    "tierproxy_connections_refused", "Client connections refused because limits.connections are open"
+)
+TLS_HANDSHAKES_FAILED = Counter("tierproxy_tls_handshakes_failed", "TLS handshakes with clients that failed")
+BYTES_TO_CLIENTS = Counter("tierproxy_bytes_to_clients", "Bytes sent to clients, hot and cold")
+BYTES_TO_BROKERS = Counter("tierproxy_bytes_to_brokers", "Bytes sent to brokers for clients")
+COLD_FETCHES = Counter("tierproxy_cold_fetches", "Fetch requests that asked for archived records")
+HOLES_MET = Counter("tierproxy_holes_met", "Times a reader met a range that was lost before it was archived")
+STORE_READS = Counter("tierproxy_store_reads", "Ranges read from archives for clients")
+STORE_READ_BYTES = Counter("tierproxy_store_read_bytes", "Bytes read from archives for clients")
+
+# ---- metrics: the archiver -----------------------------------------------------------------------------------
+
+PARTITIONS_ARCHIVED = Gauge("tierproxy_partitions_archived", "Partitions that this process archives")
+PARTITIONS_STOPPED = Gauge(
+    "tierproxy_partitions_stopped", "Partitions that are not archived any further until a person has looked"
+)
+SEGMENTS_ARCHIVED = Counter("tierproxy_segments_archived", "Segments stored, read back and committed")
+ARCHIVED_BYTES = Counter("tierproxy_archived_bytes", "Bytes of log in committed segments")
+ARCHIVED_STORED_BYTES = Counter("tierproxy_archived_stored_bytes", "Bytes that committed segments take in archives")
+TRIMS = Counter("tierproxy_trims", "Times a broker was told to delete records that are archived")
+GAPS = Counter("tierproxy_gaps", "Ranges of offsets that were lost before they were archived")
+BATCHES_DAMAGED = Counter("tierproxy_batches_damaged", "Batches from brokers that did not match their checksum")
+SEGMENTS_DAMAGED = Counter("tierproxy_segments_damaged", "Segments that a store gave back otherwise than written")
+
+# ---- metrics: all parts --------------------------------------------------------------------------------------
+
+TROUBLES = Counter("tierproxy_troubles", "Lasting conditions that began, by part; each has a log line", ["part"])
+TROUBLES_OPEN = Gauge("tierproxy_troubles_open", "Lasting conditions that have not ended, by part", ["part"])
+
+
+class OncePerChange:
+    """Says that a condition began, and that it ended, once each, however often it is met in between.
+
+    Conditions are told apart by a key of the caller's (an address, a topic). The log line's words come from
+    the caller; the metrics count by part, which is the last word of the logger's name.
+    """
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._part = log.name.rpartition(".")[2]
+        self._open: set[str] = set()
+
+    def began(self, key: str, message: str, level: int = logging.WARNING) -> bool:
+        """Note that `key` holds. Logs and returns True if it did not hold before."""
+        if key in self._open:
+            self._log.debug("%s (still)", message)
+            return False
+        self._open.add(key)
+        TROUBLES.labels(self._part).inc()
+        TROUBLES_OPEN.labels(self._part).inc()
+        self._log.log(level, "%s", message)
+        return True
+
+    def ended(self, key: str, message: str) -> bool:
+        """Note that `key` does not hold. Logs and returns True if it did before."""
+        if key not in self._open:
+            return False
+        self._open.discard(key)
+        TROUBLES_OPEN.labels(self._part).dec()
+        self._log.info("%s", message)
+        return True
+
+    def forget(self, prefix: str) -> None:
+        """End, without a word, the conditions whose keys begin so: what they were about is gone."""
+        for key in [key for key in self._open if key.startswith(prefix)]:
+            self._open.discard(key)
+            TROUBLES_OPEN.labels(self._part).dec()
+
+
+class Seldom:
+    """Says what strangers can make happen as often as they like: each kind at most once in `every` seconds.
+
+    The next line of a kind tells how many there were in between. Kinds are the caller's own words, so that there are
+    few. `now` gives seconds that never go back.
+    """
+
+    def __init__(self, log: logging.Logger, now: Callable[[], float], every: float = 60.0) -> None:
+        self._log = log
+        self._now = now
+        self._every = every
+        self._said: dict[str, tuple[float, int]] = {}  # kind → when last, and how many since
+
+    def say(self, kind: str, message: str, level: int = logging.INFO) -> None:
+        now = self._now()
+        at, unsaid = self._said.get(kind, (now - self._every, 0))
+        if now - at < self._every:
+            self._said[kind] = (at, unsaid + 1)
+            self._log.debug("%s", message)
+            return
+        self._said[kind] = (now, 0)
+        self._log.log(level, "%s%s", message, f" (and {unsaid} more like it since the last line)" if unsaid else "")
+
+
+# ---- logging -------------------------------------------------------------------------------------------------
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def setup_logging(
+    level: Literal["debug", "info", "warning", "error"] = "info",
+    format: Literal["text", "json"] = "text",
+    stream: TextIO | None = None,
+) -> None:
+    """Send the log to `stream` (standard error by default), replacing what was set up before.
+
+    `level` is for tierproxy's own lines; libraries say warnings and worse only, because at debug level some
+    of them write requests with their credentials.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonLines() if format == "json" else TextLines())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("tierproxy").setLevel(level.upper())
+
+
+def _utc(record: logging.LogRecord) -> str:
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z"
+
+
+class TextLines(logging.Formatter):
+    """`2026-01-31T12:00:00.123Z WARNING upstream: broker kafka-1:9092 can't be reached`.
+
+    A message stays one line whatever it quotes; only a traceback of our own adds lines.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = _CONTROL.sub(lambda match: repr(match.group())[1:-1], record.getMessage())
+        line = f"{_utc(record)} {record.levelname:<7} {record.name.removeprefix('tierproxy.')}: {message}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, and exception where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": _utc(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)

@@ -1,0 +1,265 @@
+"""Who works on what: finds topics and partitions, starts and ends their workers, gives each broker a copier.
+
+Everything is learned again at every `metadata_interval`, and sooner when an answer shows that leaders or topics have
+changed. A partition is a topic id and a number: a topic that was deleted and created again is another one, whose
+archive begins anew beside the old one.
+
+One partition's trouble never stops another: workers turn what can go wrong into states of their own, and one that
+crashes nevertheless (a defect) is logged and started again by a later look at the topics.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from protocol.messages import NO_TOPIC_ID
+from tierproxy import telemetry
+from tierproxy.archive.library import Library
+from tierproxy.archive.names import PartitionId
+from tierproxy.clock import Clock
+from tierproxy.config import Config, TopicPolicy
+from tierproxy.errors import TierproxyError
+from tierproxy.tasks import Tasks
+from tierproxy.telemetry import OncePerChange
+from tierproxy.tiering.around import ArchiveObserver, Surroundings, leader_trouble
+from tierproxy.tiering.copier import PARTITION_LEAST_BYTES, Copier
+from tierproxy.tiering.spool import SpoolSettings
+from tierproxy.tiering.steps import Rules, State
+from tierproxy.tiering.trims import Trims
+from tierproxy.tiering.worker import PartitionWorker
+from tierproxy.upstream import Cluster, ClusterView, TopicPartition, TopicView
+
+log = logging.getLogger("tierproxy.archiver")
+
+LOOKS_APART = 0.5
+"""Least seconds between two looks at the topics, however stale the metadata seems."""
+CONFIGS_AGE = 60.0
+"""Seconds after which the settings of known topics are read again."""
+ANSWERS_IN_MEMORY = 4
+"""Fetch answers of `archiver.fetch_bytes` that all copiers together may hold."""
+CHUNKS_IN_MEMORY = 256 * 1024 * 1024
+"""Bytes that the open chunks of all segments together may hold; each is 1 MiB at most and 64 KiB at least."""
+CHUNK_MOST = 1024 * 1024
+CHUNK_LEAST = 64 * 1024
+
+
+class Archiver:
+    """Archives every partition that a policy names, until it is cancelled."""
+
+    def __init__(
+        self,
+        config: Config,
+        cluster: Cluster,
+        libraries: Mapping[str, Library],
+        clock: Clock,
+        tasks: Tasks,
+        observer: ArchiveObserver,
+    ) -> None:
+        self._config = config
+        self._cluster = cluster
+        self._libraries = libraries
+        self._clock = clock
+        self._tasks = tasks
+        self._observer = observer
+        self._troubles = OncePerChange(log)
+        self._uploads = asyncio.Semaphore(config.archiver.uploads)
+        self._trims = Trims(cluster)
+        self._around: dict[str, Surroundings] = {}
+        self._workers: dict[PartitionId, tuple[PartitionWorker, asyncio.Task[None]]] = {}
+        self._copiers: dict[int, tuple[Copier, asyncio.Task[None]]] = {}
+        self._settings: dict[str, tuple[bytes, Mapping[str, str]]] = {}  # by topic: its id, its settings
+        self._settings_at = 0.0
+        self._matched: set[str] = set()  # topics that a policy names
+        self._look = asyncio.Event()
+
+    async def run(self) -> None:
+        """Look at the topics again and again. Ends only by cancellation, which ends all work."""
+        try:
+            while True:
+                self._look.clear()
+                try:
+                    await self._look_around()
+                except TierproxyError as error:
+                    self._troubles.began("cluster", f"can't see what there is to archive: {error}; trying again")
+                else:
+                    self._troubles.ended("cluster", "topics can be seen again")
+                await asyncio.sleep(LOOKS_APART)
+                try:
+                    async with asyncio.timeout(self._config.archiver.metadata_interval_ms / 1000):
+                        await self._look.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            for _, task in [*self._workers.values(), *self._copiers.values()]:
+                task.cancel()
+
+    # ---- what there is -------------------------------------------------------------------------------------
+
+    async def _look_around(self) -> None:
+        view = await self._cluster.refresh()
+        wanted = await self._wanted(view)
+        for pid in [pid for pid in self._workers if pid not in wanted]:
+            log.info("%s: no longer archived", pid)
+            self._end_worker(pid)
+        for pid, policy in wanted.items():
+            if pid in self._workers:
+                worker, task = self._workers[pid]
+                if not task.done() or worker.state is State.STOPPED:
+                    continue
+                self._end_worker(pid)  # it crashed (which is logged) or missed its topic: once more from the start
+            await self._begin_worker(pid, policy, view, len(wanted))
+        self._share_out(view)
+        stopped = sum(worker.state is State.STOPPED for worker, _ in self._workers.values())
+        telemetry.PARTITIONS_STOPPED.set(stopped)
+        telemetry.PARTITIONS_ARCHIVED.set(len(self._workers) - stopped)
+
+    async def _wanted(self, view: ClusterView) -> dict[PartitionId, TopicPolicy]:
+        """Every partition that a policy wants in an archive and that can be there."""
+        matched: list[tuple[TopicView, TopicPolicy]] = []
+        for topic in view.topics.values():
+            policy = self._config.policy_for(topic.name, topic.internal)
+            if policy is not None and policy.archive is not None:
+                matched.append((topic, policy))
+        await self._learn_settings([topic for topic, _ in matched])
+        names = {topic.name for topic, _ in matched}
+        for gone in self._matched - names:
+            self._troubles.forget(f"topic {gone} ")
+        self._matched = names
+        wanted: dict[PartitionId, TopicPolicy] = {}
+        for topic, policy in sorted(matched, key=lambda each: each[0].name):
+            known = self._settings.get(topic.name)
+            reason = _unfit(known[1]) if known is not None else None
+            if reason is not None:
+                self._troubles.began(f"topic {topic.name} unfit", f"topic {topic.name} is not archived: {reason}")
+                continue
+            self._troubles.ended(f"topic {topic.name} unfit", f"topic {topic.name} can be archived now")
+            if _trims(policy) and topic.topic_id == NO_TOPIC_ID:
+                self._troubles.began(
+                    f"topic {topic.name} has no id",
+                    f"topic {topic.name} is archived but not trimmed: the brokers give no topic ids (Kafka has them "
+                    "from 2.8 on), so a recreated topic can't be told from the old one",
+                )
+            for partition in topic.partitions:
+                wanted[PartitionId(topic.name, topic.topic_id, partition)] = policy
+        return wanted
+
+    async def _learn_settings(self, topics: list[TopicView]) -> None:
+        """Read the settings of topics that are new or created again, and of all of them now and then."""
+        now = self._clock.monotonic()
+        if now - self._settings_at >= CONFIGS_AGE:
+            self._settings_at = now
+            unknown = topics
+        else:
+            unknown = [each for each in topics if self._settings.get(each.name, (None,))[0] != each.topic_id]
+        if not unknown:
+            return
+        found = await self._cluster.topic_configs([topic.name for topic in unknown])
+        for topic in unknown:
+            if topic.name in found:
+                self._settings[topic.name] = (topic.topic_id, found[topic.name])
+        silent = sorted({topic.name for topic in unknown} - set(found))
+        if silent:
+            self._troubles.began(
+                "settings",
+                f"the settings of {len(silent)} topics can't be read ({', '.join(silent[:3])}): they are taken for "
+                "ordinary ones; the service account needs DESCRIBE_CONFIGS",
+            )
+        else:
+            self._troubles.ended("settings", "the settings of all topics can be read")
+        for name in self._settings.keys() - {topic.name for topic in topics}:
+            del self._settings[name]
+
+    # ---- who does it ---------------------------------------------------------------------------------------
+
+    async def _begin_worker(self, pid: PartitionId, policy: TopicPolicy, view: ClusterView, partitions: int) -> None:
+        assert policy.archive is not None
+        around = await self._surroundings(policy.archive, view)
+        if around is None:
+            return
+        rules = Rules(
+            segment_bytes=policy.segment.bytes,
+            segment_age=policy.segment.age_ms / 1000,
+            keep_time_ms=policy.keep_on_broker.time_ms,
+            keep_bytes=policy.keep_on_broker.bytes,
+            trim=policy.trim == "delete-records",
+        )
+        chunk_bytes = min(CHUNK_MOST, max(CHUNK_LEAST, CHUNKS_IN_MEMORY // partitions))
+        spool = SpoolSettings(self._config.archiver.spool, policy.compression, chunk_bytes)
+        worker = PartitionWorker(pid, rules, spool, around)
+        self._workers[pid] = worker, self._tasks.spawn(worker.run(), f"archive {pid}")
+
+    async def _surroundings(self, archive: str, view: ClusterView) -> Surroundings | None:
+        """What the workers of an archive share; None while the archive can't be used for this cluster."""
+        known = self._around.get(archive)
+        if known is not None:
+            return known
+        if view.cluster_id is None:
+            raise TierproxyError("the brokers don't tell their cluster's id")
+        library = self._libraries[archive]
+        try:
+            await library.claim(view.cluster_id)
+        except TierproxyError as error:
+            self._troubles.began(f"claim {archive}", f"archive {archive} can't be used: {error}", logging.ERROR)
+            return None
+        self._troubles.ended(f"claim {archive}", f"archive {archive} can be used")
+        around = self._around[archive] = Surroundings(
+            cluster=self._cluster,
+            cluster_id=view.cluster_id,
+            library=library,
+            archive=archive,
+            clock=self._clock,
+            observer=self._observer,
+            uploads=self._uploads,
+            trims=self._trims,
+            troubles=self._troubles,
+            stale=self._look.set,
+            ready=self._ready,
+        )
+        return around
+
+    def _end_worker(self, pid: PartitionId) -> None:
+        _, task = self._workers.pop(pid)
+        task.cancel()
+
+    def _share_out(self, view: ClusterView) -> None:
+        """Give every broker that leads something a copier, and every copier its partitions."""
+        led: dict[int, list[PartitionWorker]] = {}
+        for worker, _ in self._workers.values():
+            leader = view.leader(worker.tp)
+            if leader in view.brokers:
+                led.setdefault(leader, []).append(worker)
+        for node_id in [node_id for node_id in self._copiers if node_id not in led]:
+            self._copiers.pop(node_id)[1].cancel()
+            for trouble in (leader_trouble(node_id), f"broker {node_id}"):
+                self._troubles.ended(trouble, f"broker {node_id} leads nothing that is archived any more")
+        fetch_bytes = self._config.archiver.fetch_bytes
+        for node_id, workers in led.items():
+            if node_id not in self._copiers or self._copiers[node_id][1].done():
+                wait_ms = self._config.archiver.fetch_wait_ms
+                copier = Copier(node_id, self._cluster, self._clock, self._troubles, wait_ms, self._look.set)
+                self._copiers[node_id] = copier, self._tasks.spawn(copier.run(), f"copy from broker {node_id}")
+            copier = self._copiers[node_id][0]
+            copier.max_bytes = min(fetch_bytes, max(PARTITION_LEAST_BYTES, ANSWERS_IN_MEMORY * fetch_bytes // len(led)))
+            copier.lead(workers)
+
+    def _ready(self, tp: TopicPartition) -> None:
+        found = self._copiers.get(self._cluster.view.leader(tp))
+        if found is not None:
+            found[0].wake()
+
+
+def _trims(policy: TopicPolicy) -> bool:
+    keep = policy.keep_on_broker
+    return policy.trim == "delete-records" and (keep.time_ms is not None or keep.bytes is not None)
+
+
+def _unfit(settings: Mapping[str, str]) -> str | None:
+    """Why a topic with these settings can't be archived; None if it can."""
+    policies = {each.strip() for each in settings.get("cleanup.policy", "delete").split(",")}
+    if "compact" in policies:
+        if "delete" in policies:
+            return "it is compacted (cleanup.policy=compact,delete), and an archive would show overwritten records"
+        return "it is compacted (cleanup.policy=compact): the broker keeps its latest records itself"
+    if settings.get("remote.storage.enable") == "true":
+        return "the brokers tier it themselves (remote.storage.enable=true)"
+    return None

@@ -1,0 +1,121 @@
+"""What a worker asks its partition's leader besides fetching: where the log lies, and to trim it.
+
+DeleteRecords and ListOffsets know topics by name only, so they would as well speak of a namesake that was
+created after the topic was deleted. Trimming that one would delete records that nobody archived: so the topic's
+id is looked up right before, each time.
+"""
+
+from dataclasses import dataclass
+
+from protocol.errors import ErrorCode, error_name
+from tierproxy.archive.manifest import NO_EPOCH, Manifest
+from tierproxy.archive.names import PartitionId
+from tierproxy.errors import TierproxyError
+from tierproxy.tiering.fsm import disagreement
+from tierproxy.tiering.steps import Loaded
+from tierproxy.tiering.trims import Trims
+from tierproxy.upstream import EARLIEST, LATEST, Cluster, TopicPartition
+
+METADATA_ERRORS = frozenset(
+    {
+        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+        ErrorCode.LEADER_NOT_AVAILABLE,
+        ErrorCode.NOT_LEADER_OR_FOLLOWER,
+        ErrorCode.REPLICA_NOT_AVAILABLE,
+        ErrorCode.NETWORK_EXCEPTION,
+        ErrorCode.KAFKA_STORAGE_ERROR,
+        ErrorCode.FENCED_LEADER_EPOCH,
+        ErrorCode.UNKNOWN_LEADER_EPOCH,
+        ErrorCode.UNKNOWN_TOPIC_ID,
+        ErrorCode.INCONSISTENT_TOPIC_ID,
+    }
+)
+"""Errors that say: what you know of topics and leaders is old."""
+
+
+class LeaderTrouble(TierproxyError):
+    """The leader did not do what it was asked; try again later. `stale`: refresh the metadata before."""
+
+    def __init__(self, what: str, error: int) -> None:
+        self.error = error
+        self.stale = error in METADATA_ERRORS
+        super().__init__(f"{what}: {error_name(error)}")
+
+
+class TopicGone(TierproxyError):
+    """The topic does not exist any more, or is another one of the same name."""
+
+
+class Disagreement(TierproxyError):
+    """The log is not the one that was archived, see `fsm.disagreement`: a person must look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Borders:
+    """`end` is the high watermark, `leader_epoch` the leader's current one, -1 if it does not say."""
+
+    start: int
+    end: int
+    leader_epoch: int
+
+
+class Leader:
+    """Questions about one partition."""
+
+    def __init__(self, cluster: Cluster, pid: PartitionId) -> None:
+        self._cluster = cluster
+        self._pid = pid
+        self._tp = TopicPartition(pid.topic, pid.partition)
+
+    async def borders(self) -> Borders:
+        """Where the log begins and ends now. Raises LeaderTrouble."""
+        start = (await self._cluster.list_offsets({self._tp: EARLIEST}))[self._tp]
+        if start.error != ErrorCode.NONE:
+            raise LeaderTrouble(f"asking for the log start of {self._tp}", start.error)
+        end = (await self._cluster.list_offsets({self._tp: LATEST}))[self._tp]
+        if end.error != ErrorCode.NONE:
+            raise LeaderTrouble(f"asking for the log end of {self._tp}", end.error)
+        return Borders(start.offset, end.offset, end.leader_epoch)
+
+    async def compare(self, manifest: Manifest | None) -> Loaded:
+        """The log's facts beside the manifest's. Raises LeaderTrouble."""
+        borders = await self.borders()
+        if manifest is None or manifest.resume_epoch == NO_EPOCH:
+            return Loaded(manifest, borders.start, borders.end, borders.leader_epoch)
+        answer = (await self._cluster.ends_of_epochs({self._tp: manifest.resume_epoch}))[self._tp]
+        if answer.error != ErrorCode.NONE:
+            raise LeaderTrouble(f"asking {self._tp} for the end of epoch {manifest.resume_epoch}", answer.error)
+        return Loaded(manifest, borders.start, borders.end, borders.leader_epoch, answer.end_offset)
+
+    async def check_topic(self) -> None:
+        """Make sure that its leader still means this topic by the name. Raises TopicGone, LeaderTrouble."""
+        said = (await self._cluster.topic_ids([self._tp]))[self._tp]
+        if said.error != ErrorCode.NONE:
+            if self._pid.topic not in (await self._cluster.refresh([self._pid.topic])).topics:
+                raise TopicGone(f"topic {self._pid.topic} does not exist any more")
+            raise LeaderTrouble(f"asking which topic {self._tp} belongs to", said.error)
+        if said.topic_id != self._pid.topic_id:
+            raise TopicGone(f"topic {self._pid.topic} was deleted and created again")
+
+    async def trim(self, trims: Trims, offset: int, manifest: Manifest | None) -> int:
+        """Delete the records below `offset` if they still are what was archived; the log start afterwards.
+
+        Raises LeaderTrouble, TopicGone, Disagreement, Unreachable.
+        """
+
+        async def check() -> None:
+            facts = await self.compare(manifest)  # an election may have rewritten the log since
+            await self.check_topic()  # last, as all else goes by name; and a namesake's facts are no disagreement
+            reason = disagreement(facts)
+            if reason is not None:
+                raise Disagreement(reason)
+
+        answer = await trims.trim(self._tp, offset, check)
+        if answer.error == ErrorCode.NONE:
+            return answer.low_watermark
+        if answer.error in (ErrorCode.REQUEST_TIMED_OUT, ErrorCode.NETWORK_EXCEPTION):
+            # The leader trims at once and only waits for its followers, or its answer was lost: look.
+            borders = await self.borders()
+            if borders.start >= offset:
+                return borders.start
+        raise LeaderTrouble(f"deleting records of {self._tp} below {offset}", answer.error)

@@ -1,0 +1,123 @@
+"""The segment that is being written: batches as they come from a broker, checked, into a file on this machine.
+
+Small segments stay in memory, larger ones go to a temporary file without a name, which the system removes with
+the process, however that ends. Everything here is synchronous and takes time; callers run it in a thread.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, cast
+
+from protocol.batches import BatchHeader, crc_ok, walk
+from protocol.errors import MalformedError
+from protocol.fetch_response import FetchedPartition
+from tierproxy.archive.manifest import SegmentEntry
+from tierproxy.archive.segment import SegmentWriter
+from tierproxy.archive.segment_index import SegmentInfo
+from tierproxy.errors import TierproxyError
+
+MEMORY_BYTES = 1 << 20
+
+
+class CorruptBatch(TierproxyError):
+    """A batch came damaged from the broker. It may be better the next time."""
+
+
+class UnreadableBatch(TierproxyError):
+    """The broker's log holds something that can't be archived; asking again gives the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolSettings:
+    """`directory` None: the system's own for temporary files. `chunk_bytes`: as SegmentWriter's."""
+
+    directory: Path | None
+    level: int
+    chunk_bytes: int
+
+
+class OpenSegment:
+    """One segment from its first batch until it is committed.
+
+    `fetched_at` is the offset that its first fetch asked for, `next_offset` the one to ask for next, `last_epoch`
+    the leader epoch of its last batch (`last_epoch` of the archive while it is empty).
+    """
+
+    def __init__(
+        self, about: SegmentInfo, settings: SpoolSettings, fetched_at: int, last_epoch: int, first_is_cut: bool
+    ) -> None:
+        """`first_is_cut`: the log may begin inside the first batch, which then starts below `fetched_at`."""
+        self.fetched_at = self.next_offset = fetched_at
+        self.last_epoch = last_epoch
+        self._first_is_cut = first_is_cut
+        directory = str(settings.directory) if settings.directory is not None else None
+        spool = SpooledTemporaryFile(max_size=MEMORY_BYTES, dir=directory)  # noqa: SIM115 - lives as long as this
+        self._file = cast(BinaryIO, spool)  # which it is since Python 3.11; the stubs say IO[bytes]
+        self._writer = SegmentWriter(about, settings.level, self._file, settings.chunk_bytes)
+
+    @property
+    def plain_bytes(self) -> int:
+        return self._writer.plain_bytes
+
+    def take(self, answer: FetchedPartition) -> None:
+        """Append the whole batches of one answer that lie at or above `next_offset` and below the LSO.
+
+        A damaged batch, or one that can't be read, ends it: what came before is kept, and when nothing did
+        CorruptBatch or UnreadableBatch is raised. The segment is whole in either case. After an OSError (the disk
+        is full) it is not: discard it.
+        """
+        batches, fault = self._accept(answer)
+        if not batches and fault is not None:
+            raise fault
+        for producer_id, first_offset in answer.aborted or () if batches else ():
+            self._writer.note_aborted(producer_id, first_offset)
+        try:
+            for header, batch in batches:
+                self._writer.append(batch, header)
+                self.next_offset = header.next_offset
+                self.last_epoch = header.leader_epoch
+        except MalformedError as error:
+            raise UnreadableBatch(str(error)) from error
+
+    def finish(self, tag: str, now_ms: int) -> tuple[SegmentEntry, tuple[tuple[int, int], ...]]:
+        """Close the segment: its entry for the manifest, and its leader epochs. May be called again."""
+        index = self._writer.finish()
+        return self._writer.entry(tag, now_ms), index.epochs
+
+    def file(self) -> BinaryIO:
+        """The finished object, from its first byte."""
+        self._file.seek(0)
+        return self._file
+
+    def discard(self) -> None:
+        self._file.close()
+
+    def _accept(self, answer: FetchedPartition) -> tuple[list[tuple[BatchHeader, memoryview]], TierproxyError | None]:
+        accepted: list[tuple[BatchHeader, memoryview]] = []
+        expected, epoch = self.next_offset, self.last_epoch
+        try:
+            for header, batch in walk(answer.records if answer.records is not None else memoryview(b"")):
+                if header.next_offset <= expected:
+                    continue  # the broker begins at the batch that holds the offset, never before; be safe
+                if 0 <= answer.last_stable_offset < header.next_offset:
+                    break  # a transaction is open there: not decided yet
+                first = not accepted and self._writer.base_offset < 0
+                if header.base_offset < expected and not (first and self._first_is_cut):
+                    return accepted, UnreadableBatch(
+                        f"the batch {header.base_offset}-{header.last_offset} overlaps what was copied up to {expected}"
+                    )
+                if header.leader_epoch < epoch:
+                    return accepted, UnreadableBatch(
+                        f"the batch at {header.base_offset} has leader epoch {header.leader_epoch}, the one "
+                        f"before it {epoch}"
+                    )
+                if not crc_ok(batch):
+                    return accepted, CorruptBatch(
+                        f"the batch {header.base_offset}-{header.last_offset} does not match its checksum"
+                    )
+                accepted.append((header, batch))
+                expected, epoch = header.next_offset, header.leader_epoch
+        except MalformedError as error:
+            return accepted, UnreadableBatch(str(error))
+        return accepted, None

@@ -1,0 +1,400 @@
+"""One partition's worker: carries out what the machine in `fsm` decides, one action at a time.
+
+A worker is one task, and only that task touches the segment. Fetching is shared with the other partitions of a
+broker: while the machine wants to copy, `ask` says what to fetch, a copier brings the answer by `deliver`, and
+the worker's own task appends it. An answer that comes too late is not taken.
+
+Failures become events here: what may be tried again is Failed, and said once when it begins and once when it
+is over; what a person must look at is Hopeless.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import assert_never
+
+from protocol.errors import ErrorCode, error_name
+from protocol.fetch import FetchPartition
+from protocol.fetch_response import FetchedPartition, diverging_epoch
+from tierproxy import telemetry
+from tierproxy.archive.errors import ArchiveError
+from tierproxy.archive.names import PartitionId
+from tierproxy.archive.segment_index import SegmentInfo
+from tierproxy.archive.store import StoreError
+from tierproxy.config.units import format_size
+from tierproxy.errors import TierproxyError
+from tierproxy.tiering import steps
+from tierproxy.tiering.around import Surroundings, leader_trouble, partition_troubles
+from tierproxy.tiering.fsm import Machine, disagreement
+from tierproxy.tiering.leader import METADATA_ERRORS, Disagreement, Leader, LeaderTrouble, TopicGone
+from tierproxy.tiering.publisher import Publisher
+from tierproxy.tiering.spool import CorruptBatch, OpenSegment, SpoolSettings, UnreadableBatch
+from tierproxy.tiering.stalls import StallWatch
+from tierproxy.upstream import NOBODY, TopicPartition, Unreachable, UnsupportedBroker
+
+log = logging.getLogger("tierproxy.archiver")
+
+FETCH_LEAST_BYTES = 64 * 1024
+"""Asked for even if less is missing to a larger segment: a batch that does not fit is not sent at all."""
+LAST_FETCH_BY_NAME = 12
+REFUSALS_WORTH_A_LINE = 5
+"""Leaders come and go; only what goes on after some refreshes of the metadata is said."""
+
+
+@dataclass(slots=True)
+class _Delivery:
+    """An answer on its way from a copier to the worker's task; `taken` is set when its bytes may go."""
+
+    answer: FetchedPartition
+    by_name: bool
+    taken: asyncio.Event
+
+
+class PartitionWorker:
+    """`run` it as a task. `state` is for people and tests."""
+
+    def __init__(self, pid: PartitionId, rules: steps.Rules, spool: SpoolSettings, around: Surroundings) -> None:
+        self.pid = pid
+        self.tp = TopicPartition(pid.topic, pid.partition)
+        self._machine = Machine(rules)
+        self._own = partition_troubles(pid)
+        self._spool = spool
+        self._around = around
+        self._leader = Leader(around.cluster, pid)
+        self._publisher = Publisher(around.library, around.cluster_id, pid, around.clock)
+        self._segment: OpenSegment | None = None
+        self._copying: steps.Copy | None = None
+        self._inbox: asyncio.Future[_Delivery] | None = None
+        self._stalls = StallWatch()
+        self._refusals = 0  # in a row, of the kind that fresh metadata should cure
+        self._by_name = False  # some batch of the open segment was fetched by the topic's name
+
+    @property
+    def state(self) -> steps.State:
+        return self._machine.state
+
+    # ---- the copier's side ---------------------------------------------------------------------------------
+
+    def ask(self, most_bytes: int) -> FetchPartition | None:
+        """What to fetch now, at most about `most_bytes`; None if nothing, or not yet."""
+        action, inbox = self._copying, self._inbox
+        if action is None or inbox is None or inbox.done():
+            return None
+        if action.not_before > self._around.clock.monotonic():
+            return None
+        topic = self._around.cluster.view.topics.get(self.pid.topic)
+        if topic is None or topic.topic_id != self.pid.topic_id or self.pid.partition not in topic.partitions:
+            return None
+        held = self._segment.plain_bytes if self._segment is not None else 0
+        whole = self._machine.rules.segment_bytes
+        missing = max(whole - held, min(whole, FETCH_LEAST_BYTES))
+        return FetchPartition(
+            topic=self.pid.topic,
+            topic_id=self.pid.topic_id,
+            index=self.pid.partition,
+            current_leader_epoch=topic.partitions[self.pid.partition].leader_epoch,
+            fetch_offset=action.offset,
+            last_fetched_epoch=action.last_epoch,
+            max_bytes=min(missing, most_bytes),
+        )
+
+    @property
+    def resting_until(self) -> float | None:
+        """The clock's monotonic time before which `ask` has nothing because something failed; None: no such."""
+        action = self._copying
+        if action is None or action.not_before <= self._around.clock.monotonic():
+            return None
+        return action.not_before
+
+    async def deliver(self, asked: FetchPartition, answer: FetchedPartition, version: int) -> None:
+        """Hand over the answer to `ask`; returns when its bytes are not needed any more."""
+        action, inbox = self._copying, self._inbox
+        if action is None or inbox is None or inbox.done() or action.offset != asked.fetch_offset:
+            return
+        delivery = _Delivery(answer, version <= LAST_FETCH_BY_NAME, asyncio.Event())
+        inbox.set_result(delivery)
+        await delivery.taken.wait()
+
+    # ---- the worker's own task -----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until the topic is gone, the partition must be stopped, or the task is cancelled."""
+        action = self._machine.begin()
+        try:
+            while not isinstance(action, steps.Stop):
+                event = await self._carry_out(action)
+                if isinstance(event, steps.Conflicted):
+                    log.warning("%s: somebody else changed the manifest; reading it again", self.tp)
+                state = self._machine.state
+                action = self._machine.on(event, self._now())
+                if self._machine.state is not state:
+                    log.debug("%s: %s -> %s", self.tp, state.name, self._machine.state.name)
+        except TopicGone as gone:
+            log.info("%s: %s; its archive stays as it is", self.tp, gone)
+        finally:
+            self._drop_segment()
+            self._around.troubles.forget(self._own)
+        if isinstance(action, steps.Stop):
+            log.error(
+                "%s is not archived any further and will not be trimmed: %s. Nothing of what is archived was "
+                "changed; look at it, then restart the archiver",
+                self.tp,
+                action.reason,
+            )
+
+    async def _carry_out(self, action: steps.Action) -> steps.Event:
+        if isinstance(action, steps.Copy):
+            return await self._copy(action)
+        if not isinstance(action, steps.Trim | steps.Stop):
+            await asyncio.sleep(max(0.0, action.not_before - self._around.clock.monotonic()))
+        trouble = self._own + type(action).__name__
+        try:
+            event = await self._do(action)
+        except (LeaderTrouble, Unreachable, UnsupportedBroker) as error:
+            return self._leader_failed(trouble, error)
+        except StoreError as error:
+            return self._failed(self._archive_key, f"archive {self._around.archive}: {error}; trying again")
+        except ArchiveError as error:
+            return steps.Hopeless(str(error))
+        except OSError as error:
+            if isinstance(action, steps.Upload):
+                return self._spoiled(error)
+            return self._failed(trouble, f"{self.tp}: {error}; trying again")
+        if isinstance(action, steps.Load | steps.Trim):
+            self._leader_works()
+        self._ended(trouble, f"{self.tp}: going on")
+        return event
+
+    async def _do(self, action: steps.Action) -> steps.Event:
+        match action:
+            case steps.Load():
+                return await self._load()
+            case steps.Upload():
+                async with self._around.uploads:
+                    uploaded = await self._publisher.upload(self._open_segment())
+                self._archive_works()
+                return uploaded
+            case steps.Verify():
+                async with self._around.uploads:
+                    verified = await self._publisher.verify()
+                self._archive_works()
+                if isinstance(verified, steps.Damaged):
+                    telemetry.SEGMENTS_DAMAGED.inc()
+                    log.error("%s: %s; storing it once more", self.tp, verified.reason)
+                return verified
+            case steps.Commit():
+                return await self._commit(action)
+            case steps.RecordGap():
+                return await self._record_gap(action)
+            case steps.Trim():
+                return await self._trim(action)
+            case steps.Copy() | steps.Stop():
+                raise AssertionError(action)
+            case _:
+                assert_never(action)
+
+    async def _load(self) -> steps.Loaded:
+        self._drop_segment()
+        manifest = await self._publisher.load()
+        self._archive_works()
+        if manifest is not None:
+            self._around.observer.committed(self.pid, manifest)
+        return await self._leader.compare(manifest)
+
+    async def _copy(self, action: steps.Copy) -> steps.Event:
+        inbox: asyncio.Future[_Delivery] = asyncio.get_running_loop().create_future()
+        self._copying, self._inbox = action, inbox
+        try:
+            self._around.ready(self.tp)
+            await asyncio.wait([inbox], timeout=max(0.0, action.wake_at - self._around.clock.monotonic()))
+            self._copying = None
+            if not inbox.done():
+                return steps.Due()
+            return await self._take(action, inbox.result())
+        finally:
+            self._copying = self._inbox = None
+            if inbox.done():
+                inbox.result().taken.set()
+            inbox.cancel()
+
+    async def _take(self, action: steps.Copy, delivery: _Delivery) -> steps.Event:
+        answer, trouble = delivery.answer, self._own + "Copy"
+        if not answer.records:
+            delivery.taken.set()
+        if answer.error == ErrorCode.OFFSET_OUT_OF_RANGE:
+            return await self._out_of_range(action)
+        if answer.error != ErrorCode.NONE:
+            if answer.error in METADATA_ERRORS:
+                self._around.stale()
+                self._refusals += 1
+                if self._refusals < REFUSALS_WORTH_A_LINE:
+                    log.debug("%s: fetching at %d: %s", self.tp, action.offset, error_name(answer.error))
+                    return steps.Failed(error_name(answer.error))
+            return self._failed(trouble, f"{self.tp} can't be fetched: {error_name(answer.error)}; trying again")
+        if (diverging := diverging_epoch(answer.tags)) is not None:
+            return steps.Diverged(diverging[1])
+        try:
+            if answer.records:
+                self._by_name |= delivery.by_name
+                await asyncio.to_thread(self._segment_for(action).take, answer)
+        except CorruptBatch as error:
+            telemetry.BATCHES_DAMAGED.inc()
+            return self._failed(trouble, f"{self.tp}: {error}; fetching it again")
+        except (UnreadableBatch, ArchiveError) as error:
+            return steps.Hopeless(str(error))
+        except OSError as error:
+            return self._spoiled(error)
+        self._refusals = 0
+        self._ended(trouble, f"{self.tp} is copied again")
+        if answer.records:
+            self._ended("spool", "segments can be written on this machine again")
+        segment = self._segment
+        if segment is None or not segment.plain_bytes:  # an empty one says nothing of where we are
+            self._watch(action.offset, answer)
+            return steps.Copied(action.offset, action.last_epoch, 0, answer.log_start)
+        self._watch(segment.next_offset, answer)
+        return steps.Copied(segment.next_offset, segment.last_epoch, segment.plain_bytes, answer.log_start)
+
+    async def _out_of_range(self, action: steps.Copy) -> steps.Event:
+        try:
+            facts = await self._leader.compare(self._machine.manifest)
+        except (LeaderTrouble, Unreachable, UnsupportedBroker) as error:
+            self._around.stale()
+            return self._failed(self._own + "Copy", f"{self.tp}: {error}; trying again")
+        reason = disagreement(facts)
+        if reason is not None:
+            return steps.Hopeless(reason)
+        if facts.log_start <= action.offset <= facts.log_end:
+            # The leader has just changed; or it has never heard of the epoch that we claim for the batch before.
+            self._failed(
+                self._own + "Copy",
+                f"{self.tp}: the broker refuses offset {action.offset} (epoch {action.last_epoch}) although its log "
+                f"goes from {facts.log_start} to {facts.log_end}; trying again",
+            )
+        return steps.OutOfRange(facts.log_start, facts.log_end)
+
+    async def _commit(self, action: steps.Commit) -> steps.Event:
+        if self._by_name:
+            await self._leader.check_topic()  # or what was fetched by name may be a namesake's
+            self._leader_works()
+        event = await self._publisher.commit(action)
+        self._archive_works()
+        if isinstance(event, steps.Committed):
+            entry = event.manifest.segments[-1]
+            telemetry.SEGMENTS_ARCHIVED.inc()
+            telemetry.ARCHIVED_BYTES.inc(entry.plain_size)
+            telemetry.ARCHIVED_STORED_BYTES.inc(entry.stored_size)
+            log.info(
+                "%s: archived offsets %d to %d, %s as %s",
+                self.tp,
+                entry.base_offset,
+                entry.last_offset,
+                format_size(entry.plain_size),
+                format_size(entry.stored_size),
+            )
+            self._around.observer.committed(self.pid, event.manifest)
+            self._drop_segment()
+        return event
+
+    async def _record_gap(self, action: steps.RecordGap) -> steps.Event:
+        cause = (
+            f"the broker's log began at {action.end} when the archive ended at {action.start}: the records "
+            "between were deleted before they were archived"
+        )
+        event = await self._publisher.record_gap(action, cause)
+        self._archive_works()
+        if isinstance(event, steps.Committed):
+            telemetry.GAPS.inc()
+            log.error("%s: offsets %d to %d are lost: %s", self.tp, action.start, action.end - 1, cause)
+            self._around.observer.committed(self.pid, event.manifest)
+            self._drop_segment()  # empty: it was opened for a batch that came damaged from before the gap
+        return event
+
+    async def _trim(self, action: steps.Trim) -> steps.Event:
+        if not await self._publisher.holds(action.offset):
+            log.warning("%s: the manifest ends below %d now, so nothing is trimmed", self.tp, action.offset)
+            return steps.Conflicted()
+        try:
+            log_start = await self._leader.trim(self._around.trims, action.offset, self._machine.manifest)
+        except Disagreement as error:
+            return steps.Hopeless(str(error))
+        telemetry.TRIMS.inc()
+        log.info("%s: the broker's log starts at %d now", self.tp, log_start)
+        self._around.observer.trimmed(self.tp, log_start)
+        return steps.Trimmed(log_start)
+
+    def _watch(self, next_offset: int, answer: FetchedPartition) -> None:
+        trouble = self._own + "transaction"
+        lasted = self._stalls.see(
+            next_offset, answer.last_stable_offset, answer.high_watermark, self._around.clock.monotonic()
+        )
+        if lasted is not None:
+            self._around.troubles.began(
+                trouble,
+                f"{self.tp}: a transaction has been open at offset {answer.last_stable_offset} for more than "
+                f"{lasted:.0f} s; nothing behind it can be archived or trimmed until it ends",
+            )
+        elif answer.last_stable_offset != next_offset or answer.high_watermark == next_offset:
+            self._ended(trouble, f"{self.tp}: the transaction has ended")
+
+    # ---- small things --------------------------------------------------------------------------------------
+
+    def _segment_for(self, action: steps.Copy) -> OpenSegment:
+        if self._segment is None:
+            manifest = self._machine.manifest
+            # The log may begin inside a batch: that batch is kept whole, if nothing archived lies before it.
+            follows = (
+                manifest is not None
+                and bool(manifest.segments)
+                and manifest.segments[-1].last_offset + 1 == manifest.end_offset
+            )
+            about = SegmentInfo(self._around.library.cluster, self.pid.topic, self.pid.topic_id, self.pid.partition)
+            self._segment = OpenSegment(about, self._spool, action.offset, action.last_epoch, first_is_cut=not follows)
+        return self._segment
+
+    def _open_segment(self) -> OpenSegment:
+        assert self._segment is not None, "there is no open segment"
+        return self._segment
+
+    def _drop_segment(self) -> None:
+        segment, self._segment, self._by_name = self._segment, None, False
+        if segment is not None:
+            segment.discard()
+
+    def _spoiled(self, error: OSError) -> steps.Spoiled:
+        self._failed("spool", f"segments can't be written on this machine: {error}; trying again")
+        return steps.Spoiled(str(error))
+
+    def _leader_failed(self, trouble: str, error: TierproxyError) -> steps.Failed:
+        """One line a broker, not one a partition, where it is the broker that does not answer."""
+        if isinstance(error, LeaderTrouble) and not error.stale:
+            return self._failed(trouble, f"{error}; trying again")
+        self._around.stale()
+        if self._leader_id == NOBODY:
+            return self._failed(trouble, f"{self.tp} has no leader that could be asked: {error}; trying again")
+        message = f"broker {self._leader_id} can't be asked: {error}; trying again"
+        return self._failed(leader_trouble(self._leader_id), message)
+
+    def _leader_works(self) -> None:
+        self._ended(leader_trouble(self._leader_id), f"broker {self._leader_id} answers for its partitions again")
+
+    @property
+    def _leader_id(self) -> int:
+        return self._around.cluster.view.leader(self.tp)
+
+    @property
+    def _archive_key(self) -> str:
+        return f"archive {self._around.archive}"
+
+    def _archive_works(self) -> None:
+        self._ended(self._archive_key, f"archive {self._around.archive} can be used again")
+
+    def _failed(self, key: str, message: str) -> steps.Failed:
+        self._around.troubles.began(key, message)
+        return steps.Failed(message)
+
+    def _ended(self, key: str, message: str) -> None:
+        self._around.troubles.ended(key, message)
+
+    def _now(self) -> steps.Now:
+        return steps.Now(self._around.clock.monotonic(), self._around.clock.now_ms())
