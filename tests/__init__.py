@@ -1,0 +1,1 @@
+"""tierproxy's tests, demonstration and benchmark."""

@@ -1,0 +1,35 @@
+"""Fixtures that every kind of test may ask for. Real servers are started once per run, on first use."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kit.kafka import Cluster
+from tests.kit.s3 import S3Server
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A command line that a test runs in this process sets up logging; the next test must not inherit that."""
+    loggers = [logging.getLogger(), logging.getLogger("tierproxy")]
+    before = [(each, each.level, each.propagate, each.handlers[:]) for each in loggers]
+    yield
+    for each, level, propagate, handlers in before:
+        each.setLevel(level)
+        each.propagate = propagate
+        each.handlers[:] = handlers
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One real Kafka broker (node id 1) for the whole run; tests use topics of their own."""
+    with Cluster(tmp_path_factory.mktemp("kafka")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One S3 server for the whole run; tests make buckets of their own."""
+    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+        yield server

@@ -1,0 +1,26 @@
+"""README.md says which clients, tools and APIs work: what the tests do, no more and no less."""
+
+import re
+
+from tests.clients import compatibility
+from tests.clients.matrix import CLIENTS, OLDER
+from tests.clients.tools import TOOLS
+from tests.kit import PROJECT
+
+
+def test_the_readme_has_the_section_as_it_is_made() -> None:
+    readme = compatibility.README.read_text()
+    assert compatibility.with_section(readme) == readme, "run `python -m tests.clients.compatibility`"
+
+
+def test_it_names_every_client_and_tool() -> None:
+    section = compatibility.section()
+    for row in CLIENTS + OLDER:
+        assert f"| {row.name} ({row.language}) | {row.version} |" in section
+    for name in TOOLS:
+        assert f"| `{name}` |" in section
+
+
+def test_the_tests_use_every_tool_that_it_names() -> None:
+    sources = "".join(file.read_text() for file in (PROJECT / "tests/integration/clients").glob("*.py"))
+    assert set(re.findall(r'"(kafka-[a-z-]+)"', sources)) == set(TOOLS)

@@ -1,0 +1,276 @@
+"""What only S3 can do to us: errors, lost answers, retries, limits. A relay in front of moto's server makes them."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from tests.kit.s3 import S3Server
+from tests.unit.tierproxy.archive.faults import (
+    Fault,
+    Relay,
+    answer,
+    cut_body,
+    drop,
+    forbid_silently,
+    hang,
+    ignore_conditions,
+    ignore_range,
+    lose_answer,
+    no_fault,
+    relay,
+    slow,
+)
+from tierproxy.archive.store import Conflict, NotFound, Refused, StoreError, Truncated, Unavailable
+from tierproxy.archive.store_s3 import S3Place, S3Store
+
+KEY = "prod/flights/manifest.json"
+SLOW_DOWN = answer(503, "SlowDown")
+
+
+@pytest.fixture
+async def way(s3: S3Server) -> AsyncIterator[Relay]:
+    async with relay(s3.endpoint_url) as one:
+        yield one
+
+
+@pytest.fixture
+async def store(s3_place: S3Place, way: Relay) -> AsyncIterator[S3Store]:
+    store = S3Store(replace(s3_place, endpoint_url=way.endpoint_url), pauses=(0.01, 0.01), connections=3)
+    yield store
+    await store.close()
+
+
+# -- retries --------------------------------------------------------------------------------------------------------
+
+PASSING: list[Fault] = [
+    SLOW_DOWN,
+    answer(500, "InternalError"),
+    answer(502, ""),
+    answer(504, "GatewayTimeout"),
+    answer(429, "TooManyRequests"),
+    answer(400, "RequestTimeout"),
+    answer(400, "BadDigest"),
+    answer(409, "ConditionalRequestConflict"),
+    drop,
+]
+
+
+@pytest.mark.parametrize("fault", PASSING)
+async def test_what_passes_is_tried_again(store: S3Store, way: Relay, fault: Fault) -> None:
+    way.faults = [fault, fault]
+    await store.put(KEY, b"hello")
+    way.faults = [fault, fault]
+    assert (await store.get(KEY)).data == b"hello"
+    way.faults = [fault]
+    assert await store.get_range(KEY, 1, 3) == b"el"
+    way.faults = [fault]
+    assert await store.size(KEY) == 5
+    way.faults = [fault]
+    assert [info.key async for info in store.list("")] == [KEY]
+    way.faults = [fault]
+    version = await store.put_if(KEY, b"bye", (await store.get(KEY)).version)
+    assert (await store.get(KEY)).version == version
+    way.faults = [fault]
+    await store.delete(KEY)
+    assert [info async for info in store.list("")] == []
+
+
+async def test_retries_come_to_an_end(store: S3Store, way: Relay) -> None:
+    way.faults = [SLOW_DOWN] * 3
+    with pytest.raises(Unavailable, match="SlowDown"):
+        await store.get(KEY)
+    assert len(way.requests) == 3
+
+
+async def test_what_will_not_pass_is_not_tried_again(store: S3Store, way: Relay) -> None:
+    way.faults = [answer(403, "AccessDenied")] * 3
+    with pytest.raises(Refused):
+        await store.put(KEY, b"x")
+    assert len(way.requests) == 1
+
+
+async def test_a_file_is_sent_from_its_start_again(store: S3Store, way: Relay) -> None:
+    way.faults = [SLOW_DOWN, lose_answer]
+    body = b"0123456789" * 100_000
+    await store.put(KEY, io.BytesIO(body))
+    assert way.requests == ["PUT"] * 3
+    assert (await store.get(KEY)).data == body
+
+
+async def test_a_body_that_breaks_off_is_read_again(store: S3Store, way: Relay) -> None:
+    await store.put(KEY, b"x" * 100_000)
+    way.faults = [cut_body]
+    assert len((await store.get(KEY)).data) == 100_000
+    way.faults = [cut_body, cut_body]
+    assert len(await store.get_range(KEY, 10, 90_000)) == 89_990
+    way.faults = [cut_body] * 3
+    with pytest.raises(Unavailable):
+        await store.get(KEY)
+
+
+async def test_a_store_that_hangs_is_given_up(s3_place: S3Place, way: Relay) -> None:
+    store = S3Store(replace(s3_place, endpoint_url=way.endpoint_url), pauses=(0.01,), answer_seconds=0.1)
+    way.faults = [hang, hang]
+    with pytest.raises(Unavailable, match=r"[Tt]imed? ?out"):
+        await store.get(KEY)
+    assert len(way.requests) == 2
+    await store.close()
+
+
+async def test_nobody_is_there(s3_place: S3Place, way: Relay) -> None:
+    store = S3Store(replace(s3_place, endpoint_url="http://127.0.0.1:1"), pauses=(0.01,))
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):
+        await store.get(KEY)
+    await store.close()
+
+
+# -- conditional writes whose answer got lost -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("faults", [[lose_answer], [lose_answer, lose_answer], [lose_answer, SLOW_DOWN], [drop]])
+async def test_a_write_whose_answer_got_lost_is_known_to_be_ours(
+    store: S3Store, way: Relay, faults: list[Fault]
+) -> None:
+    way.faults = list(faults)
+    version = await store.put_if(KEY, b"first", None)
+    assert (await store.get(KEY)).version == version
+    way.faults = list(faults)
+    version = await store.put_if(KEY, b"second", version)
+    found = await store.get(KEY)
+    assert (found.data, found.version) == (b"second", version)
+
+
+@pytest.mark.parametrize("fault", [SLOW_DOWN, drop, lose_answer])
+async def test_a_lost_race_stays_lost_after_a_doubt(store: S3Store, way: Relay, fault: Fault) -> None:
+    await store.put_if(KEY, b"theirs", None)
+    way.faults = [fault]
+    with pytest.raises(Conflict):
+        await store.put_if(KEY, b"ours", None)
+    assert (await store.get(KEY)).data == b"theirs"
+
+
+async def test_a_conflict_that_cannot_be_looked_into_is_unavailable(store: S3Store, way: Relay) -> None:
+    await store.put_if(KEY, b"ours", None)
+    way.faults = [lambda request, forward: forward(request), *[SLOW_DOWN] * 9]
+    with pytest.raises(Unavailable):
+        await store.put_if(KEY, b"ours", None)
+
+
+async def test_a_write_that_never_got_through_is_unavailable(store: S3Store, way: Relay) -> None:
+    way.faults = [lose_answer, SLOW_DOWN, SLOW_DOWN, SLOW_DOWN]
+    with pytest.raises(Unavailable):
+        await store.put_if(KEY, b"perhaps", None)
+
+
+# -- what a person has to do ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "words"),
+    [
+        (403, "AccessDenied", Refused, "s3:ListBucket"),
+        (403, "InvalidAccessKeyId", Refused, "access_key"),
+        (403, "SignatureDoesNotMatch", Refused, "secret_key"),
+        (403, "RequestTimeTooSkewed", Refused, "clock"),
+        (400, "ExpiredToken", Refused, "renew"),
+        (400, "AuthorizationHeaderMalformed", Refused, "region"),
+        (404, "NoSuchBucket", Refused, "create the bucket"),
+        (501, "NotImplemented", Refused, "conditional writes"),
+        (400, "SomethingNew", Refused, "SomethingNew because"),
+        (404, "NoSuchKey", NotFound, "NoSuchKey"),
+        (416, "InvalidRange", Truncated, "InvalidRange"),
+        (412, "PreconditionFailed", Conflict, "PreconditionFailed"),
+    ],
+)
+async def test_answers_say_where_and_what_to_do(
+    store: S3Store, way: Relay, s3_place: S3Place, status: int, code: str, kind: type[StoreError], words: str
+) -> None:
+    way.faults = [answer(status, code)]
+    with pytest.raises(kind, match=words) as caught:
+        await store.get_range(KEY, 0, 1)
+    assert f"s3://{s3_place.bucket}/some/prefix/{KEY}" in str(caught.value)
+
+
+async def test_a_size_that_may_not_be_known(store: S3Store, way: Relay) -> None:
+    way.faults = [forbid_silently]
+    with pytest.raises(Refused, match="s3:ListBucket"):
+        await store.size(KEY)
+
+
+async def test_a_bucket_that_is_not_there(s3_place: S3Place) -> None:
+    store = S3Store(replace(s3_place, bucket="no-such-bucket"))
+    for attempt in (store.get(KEY), store.put(KEY, b""), store.put_if(KEY, b"", None), store.check()):
+        with pytest.raises(Refused, match="create the bucket"):
+            await attempt
+    with pytest.raises(Refused, match="create the bucket"):
+        _ = [info async for info in store.list("")]
+    await store.close()
+
+
+async def test_an_endpoint_that_is_no_url(s3_place: S3Place) -> None:
+    store = S3Store(replace(s3_place, endpoint_url="no url"))
+    with pytest.raises(StoreError):
+        await store.get(KEY)
+    await store.close()
+
+
+def test_secrets_are_not_shown() -> None:
+    place = S3Place("b", access_key="visible", secret_key="hidden-1", session_token="hidden-2")
+    assert "hidden" not in repr(place)
+
+
+# -- stores that lack something ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_the_check_refuses_a_store_without_conditional_writes(store: S3Store, way: Relay, first: int) -> None:
+    # One GET, then PUTs: new, new again, replace, replace again.
+    way.faults = [*[no_fault] * (2 + 2 * first), ignore_conditions, ignore_conditions]
+    with pytest.raises(Refused, match=r"If-None-Match" if first == 0 else r"\(If-Match\)"):
+        await store.check()
+    assert [info async for info in store.list("")] == []
+
+
+async def test_a_store_without_ranges_is_not_read_whole(store: S3Store, way: Relay) -> None:
+    await store.put(KEY, b"x" * 1000)
+    way.faults = [ignore_range]
+    with pytest.raises(Truncated, match=r"1000 bytes instead of \[0, 10\)"):
+        await store.get_range(KEY, 0, 10)
+    assert await store.get_range(KEY, 0, 10) == b"x" * 10
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
+
+
+async def test_no_more_connections_than_allowed(store: S3Store, way: Relay) -> None:
+    await store.put(KEY, b"x" * 100)
+    way.faults = [slow] * 12
+    await asyncio.gather(*(store.get_range(KEY, i, i + 1) for i in range(12)))
+    assert way.most_at_once == 3
+
+
+async def test_the_bucket_holds_nothing_but_the_prefix(store: S3Store, s3_place: S3Place) -> None:
+    await store.put(KEY, b"x")
+    whole = S3Store(replace(s3_place, prefix=""))
+    assert [info.key async for info in whole.list("")] == [f"some/prefix/{KEY}"]
+    await whole.close()
+
+
+async def test_segments_get_the_storage_class_and_manifests_do_not(s3_place: S3Place, way: Relay) -> None:
+    store = S3Store(replace(s3_place, endpoint_url=way.endpoint_url, storage_class="STANDARD_IA"))
+    await store.put("segment", b"x")
+    await store.put_if("manifest", b"x", None)
+    assert [headers.get("x-amz-storage-class") for headers in way.headers] == ["STANDARD_IA", None]
+    await store.close()
+
+
+async def test_closing_twice_or_before_use_does_nothing(s3_place: S3Place) -> None:
+    store = S3Store(s3_place)
+    await store.close()
+    with pytest.raises(NotFound):
+        await store.get(KEY)
+    await store.close()
+    await store.close()

@@ -1,0 +1,405 @@
+"""Held fetches, carried out: a real archive behind a gate, and a scout that knows the truth of a small world."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.errors import ErrorCode
+from protocol.fetch import FetchRequest
+from protocol.fetch_response import FetchedPartition, FetchResponse, parse_fetch_response
+from protocol.messages import ListOffsetsResponse, OffsetAnswer
+from tests.unit.tierproxy.cli.archives import CLUSTER_ID, PID, TIME, Archive
+from tests.unit.tierproxy.cold.shelf import BATCHES, Shelf, three_segments
+from tests.unit.tierproxy.talk import archived
+from tierproxy.archive.manifest import Gap, Manifest
+from tierproxy.archive.store import Unavailable
+from tierproxy.catalog import ArchivedTopic, Catalog, Tier
+from tierproxy.cold.answers import ColdAnswers
+from tierproxy.routing.fetch import Refused, Verdict
+from tierproxy.routing.holds import FetchHold, OffsetsHold
+from tierproxy.routing.offsets import Question
+
+
+@dataclass
+class World:
+    """The truth about one partition, and a scout (answers.Facts) that tells it, unless it is cut off."""
+
+    manifest: Manifest | None
+    broker_start: int
+    log_end: int = 1000
+    cut_off: bool = False
+    asked: list[str] = field(default_factory=list)
+    trusted: bool = True
+    undecided_time: int = -1
+    topic_id: bytes = PID.topic_id  # what the name stands for
+    catalog: Catalog = field(default_factory=lambda: Catalog(lambda name: True, True))
+    learned: asyncio.Event = field(default_factory=asyncio.Event)
+    old_news: int | None = None  # a log start that an old answer writes into the tier after every question
+
+    def __post_init__(self) -> None:
+        self.learned.set()
+
+    async def broker_now(self, tier: Tier) -> tuple[int, int]:
+        self._ask("broker")
+        await self.learned.wait()
+        tier.broker_start, tier.high_watermark, tier.last_stable = self.broker_start, self.log_end, self.log_end
+        if self.old_news is not None:
+            tier.broker_start = self.old_news
+        return self.broker_start, self.log_end
+
+    async def manifest_now(self, tier: Tier) -> Manifest | None:
+        self._ask("manifest")
+        await self.learned.wait()
+        tier.manifest, tier.manifest_known = self.manifest, True
+        return self.manifest
+
+    async def topics_now(self) -> None:
+        self._ask("topics")
+
+    async def same_topic_now(self, tier: Tier) -> bool:
+        self._ask("name")
+        if tier.pid.topic_id != self.topic_id:
+            self.catalog.set_topics([ArchivedTopic(PID.topic, self.topic_id, 1, "local", "skip")], [])
+        return tier.pid.topic_id == self.topic_id
+
+    async def highest_time(self, tier: Tier) -> int:
+        self._ask("highest time")
+        return self.undecided_time
+
+    def trusts(self, tier: Tier) -> bool:
+        return self.trusted
+
+    async def owner(self, tier: Tier) -> str:
+        return CLUSTER_ID
+
+    def used(self, tier: Tier) -> None:
+        pass
+
+    def _ask(self, what: str) -> None:
+        self.asked.append(what)
+        if self.cut_off:
+            raise Unavailable("cut off")
+
+
+@dataclass
+class Stage:
+    shelf: Shelf
+    world: World
+    catalog: Catalog
+
+    def __post_init__(self) -> None:
+        self.answers = ColdAnswers(
+            self.catalog, self.world, self.shelf.reader, {"local": self.shelf.library}, self.shelf.tasks
+        )
+        tier = self.catalog.find(PID.topic_id, 0)
+        assert tier is not None
+        self.tier = tier
+        self.world.catalog = self.catalog
+
+    def hold(
+        self,
+        *offsets: int,
+        max_wait_ms: int = 60_000,
+        hot: bytes = b"",
+        max_bytes: int = 1 << 20,
+        topic: str | bytes = PID.topic_id,
+    ) -> FetchHold:
+        """A fetch of offsets of the archived partition, all refused, behind a hot partition that sent `hot`."""
+        request = FetchRequest(17, -1, max_wait_ms, 1, max_bytes, 0, 0, -1, None, [], "")
+        hot_id = bytes(16)
+        partitions = [FetchedPartition(None, hot_id, 0, 0, 9, 9, 0, None, -1, memoryview(hot), b"")]
+        refused = []
+        for at, offset in enumerate(offsets, 1):
+            empty = memoryview(b"")
+            partitions.append(FetchedPartition(None, PID.topic_id, 0, 1, -1, -1, -1, None, -1, empty, b""))
+            refused.append(Refused(at, topic, 0, self.tier, offset, 1 << 20))
+        return FetchHold(request, FetchResponse(17, 1, 0, 0, 0, partitions, b""), refused)
+
+    async def fetch(self, hold: FetchHold) -> list[tuple[int, bytes]]:
+        """Error and records of the partitions that were refused."""
+        payload = b"".join(await self.answers.fetch(hold))
+        return [(p.error, bytes(p.records or b"")) for p in parse_fetch_response(payload, 17).partitions[1:]]
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return three_segments(tmp_path)
+
+
+@pytest.fixture
+async def stage(archive: Archive) -> AsyncIterator[Stage]:
+    """Offsets 0 to 299 are archived, the broker has 200 to 999, and nobody knows yet."""
+    catalog = Catalog(lambda name: name == PID.topic, True)
+    catalog.set_topics([ArchivedTopic(PID.topic, PID.topic_id, 1, "local", "skip")], [])
+    async with Shelf(archive) as shelf:
+        yield Stage(shelf, World(archive.manifest, 200), catalog)
+
+
+async def test_a_refused_partition_gets_its_records_from_the_archive(stage: Stage) -> None:
+    ((error, records),) = await stage.fetch(stage.hold(100))
+    assert (error, records[: len(BATCHES[10])]) == (0, BATCHES[10])
+    assert stage.world.asked == ["broker", "manifest"]
+    assert not stage.tier.doubts
+
+
+async def test_what_is_known_is_not_asked_again(stage: Stage) -> None:
+    await stage.fetch(stage.hold(100))
+    stage.world.asked.clear()
+    await stage.fetch(stage.hold(150))
+    assert stage.world.asked == []
+
+
+async def test_an_offset_above_the_brokers_end_is_refused_for_good(stage: Stage) -> None:
+    assert await stage.fetch(stage.hold(5000)) == [(ErrorCode.OFFSET_OUT_OF_RANGE, b"")]
+
+
+async def test_an_offset_the_broker_disowns_is_refused_though_it_is_archived(stage: Stage) -> None:
+    stage.world.broker_start, stage.world.log_end = 0, 100  # after an unclean election
+    assert await stage.fetch(stage.hold(150)) == [(ErrorCode.OFFSET_OUT_OF_RANGE, b"")]
+
+
+async def test_a_slow_archive_answers_no_records_when_max_wait_is_over_and_has_them_next_time(stage: Stage) -> None:
+    await stage.fetch(stage.hold(0))  # facts are known
+    with stage.shelf.store.closed():
+        assert await stage.fetch(stage.hold(150, max_wait_ms=30)) == [(0, b"")]
+    ((error, records),) = await stage.fetch(stage.hold(150))
+    assert (error, records[: len(BATCHES[15])]) == (0, BATCHES[15])
+
+
+async def test_hot_records_do_not_wait_for_a_slow_archive(stage: Stage) -> None:
+    with stage.shelf.store.closed():
+        assert await asyncio.wait_for(stage.fetch(stage.hold(150, hot=b"hot records")), 30) == [(0, b"")]
+
+
+async def test_ready_records_do_not_wait_for_others_that_are_not(stage: Stage) -> None:
+    await stage.fetch(stage.hold(0, max_bytes=1))
+    with stage.shelf.store.closed():
+        first, second = await asyncio.wait_for(stage.fetch(stage.hold(0, 150)), 30)
+    assert first[1].startswith(BATCHES[0])
+    assert second == (0, b"")
+
+
+@pytest.mark.parametrize("hold", [{"hot": b"hot records"}, {"max_wait_ms": 0}])
+async def test_facts_nobody_has_are_learned_beside_a_busy_hot_partition_and_for_who_does_not_wait(
+    stage: Stage, hold: dict[str, Any]
+) -> None:
+    stage.world.learned.clear()
+    asyncio.get_running_loop().call_later(0.2, stage.world.learned.set)
+    for _ in range(50):
+        ((error, records),) = await stage.fetch(stage.hold(5000, **hold))
+        if error:
+            break
+    assert (error, records) == (ErrorCode.OFFSET_OUT_OF_RANGE, b"")
+
+
+async def test_an_offset_the_leader_has_by_now_is_asked_for_again(stage: Stage) -> None:
+    assert await stage.fetch(stage.hold(500, max_wait_ms=10)) == [(0, b"")]
+
+
+async def test_old_facts_are_not_trusted_for_ever(stage: Stage) -> None:
+    await stage.fetch(stage.hold(100))
+    stage.world.manifest = stage.shelf.archive.manifest.with_start(200)  # a user deleted, through another gateway
+    stage.world.trusted = False
+    assert await stage.fetch(stage.hold(100)) == [(ErrorCode.OFFSET_OUT_OF_RANGE, b"")]
+
+
+async def test_a_broken_archive_answers_a_retriable_error_and_then_goes_on(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.shelf.store.broken = True
+    for _ in range(3):
+        assert await stage.fetch(stage.hold(150, max_wait_ms=10)) == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
+    assert [r.levelname for r in caplog.records] == ["WARNING"], "said once"
+    stage.shelf.store.broken = False
+    ((error, records),) = await stage.fetch(stage.hold(150))
+    assert (error, records[:10]) == (0, BATCHES[15][:10])
+
+
+async def test_without_facts_there_is_a_retriable_error_never_out_of_range(stage: Stage) -> None:
+    stage.world.cut_off = True
+    assert await stage.fetch(stage.hold(5000, max_wait_ms=10)) == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
+
+
+async def test_a_damaged_segment_is_a_retriable_error(stage: Stage, archive: Archive) -> None:
+    file = archive.segment_file(1)
+    data = bytearray(file.read_bytes())
+    data[20] ^= 0xFF
+    file.write_bytes(data)
+    assert await stage.fetch(stage.hold(100, max_wait_ms=10)) == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
+
+
+async def test_a_hole_nobody_has_archived_behind_holds_the_client_back(stage: Stage) -> None:
+    stage.world.broker_start = 600  # 300 to 599 were deleted before they were archived
+    assert await stage.fetch(stage.hold(400, max_wait_ms=10)) == [(0, b"")]
+
+
+@pytest.mark.parametrize(("on_gap", "error", "records"), [("skip", 0, BATCHES[20]), ("halt", 56, b"")])
+async def test_a_recorded_hole_is_skipped_or_stopped_at(
+    stage: Stage, archive: Archive, on_gap: str, error: int, records: bytes
+) -> None:
+    manifest = archive.manifest
+    holey = Manifest(
+        manifest.cluster, manifest.cluster_id, manifest.topic, manifest.topic_id, 0, 0, 300,
+        (manifest.segments[0], manifest.segments[2]), manifest.epochs, (Gap(100, 200, 1, "retention"),),
+    )  # fmt: skip
+    stage.world.manifest = holey
+    stage.world.broker_start = 300
+    stage.tier.on_gap = on_gap
+    patience = 10 if on_gap == "halt" else 60_000
+    ((got, read),) = await stage.fetch(stage.hold(150, max_wait_ms=patience, max_bytes=1))
+    assert (got, read) == (error, records)
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+async def test_who_asks_by_name_is_served_once_the_name_was_checked(stage: Stage) -> None:
+    for _ in range(2):  # with the records still to be read, and with them in memory
+        stage.world.asked.clear()
+        ((error, records),) = await stage.fetch(stage.hold(100, topic=PID.topic))
+        assert (error, records[:20]) == (0, BATCHES[10][:20])
+        assert "name" in stage.world.asked
+
+
+@pytest.mark.parametrize("hold", [{"hot": b"hot records"}, {"max_wait_ms": 0}])
+async def test_who_asks_by_name_is_served_beside_a_busy_hot_partition_and_without_waiting(
+    stage: Stage, hold: dict[str, Any]
+) -> None:
+    error, records = 0, b""
+    async with asyncio.timeout(30):
+        while not records:
+            ((error, records),) = await stage.fetch(stage.hold(100, topic=PID.topic, **hold))
+            await asyncio.sleep(0.001)  # the client comes back
+    assert (error, records[:20]) == (0, BATCHES[10][:20])
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+async def test_no_record_of_a_deleted_topic_for_who_asks_its_namesake(stage: Stage, in_memory: bool) -> None:
+    if in_memory:
+        await stage.fetch(stage.hold(100))
+    stage.world.topic_id = bytes(reversed(range(16)))
+    stage.world.manifest = None  # nothing of the new topic is archived
+    stage.world.broker_start, stage.world.log_end = 0, 50
+    assert await stage.fetch(stage.hold(100, topic=PID.topic)) == [(ErrorCode.OFFSET_OUT_OF_RANGE, b"")]
+
+
+async def test_a_name_that_cannot_be_checked_is_a_retriable_error(stage: Stage) -> None:
+    await stage.fetch(stage.hold(100))
+    stage.world.cut_off = True
+    answer = await stage.fetch(stage.hold(100, topic=PID.topic, max_wait_ms=10))
+    assert answer == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
+
+
+async def test_a_topic_our_own_account_is_not_shown_is_never_out_of_range(stage: Stage) -> None:
+    hold = stage.hold(100, topic=bytes(reversed(range(16))), max_wait_ms=10)
+    hold.refused[0].tier = None
+    assert await stage.fetch(hold) == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
+
+
+# -- the law: out of range reaches a client only when it is true ------------------------------------------------------
+
+
+@given(
+    truth_start=st.integers(0, 40),
+    truth_end=st.integers(0, 40),
+    broker_start=st.integers(0, 40),
+    known_end=st.integers(0, 40) | st.none(),
+    known_broker_start=st.integers(-1, 40),
+    offset=st.integers(0, 60),
+)
+def test_whatever_old_facts_say_the_verdict_is_true(
+    truth_start: int,
+    truth_end: int,
+    broker_start: int,
+    known_end: int | None,
+    known_broker_start: int,
+    offset: int,
+) -> None:
+    """The archive only grows and is never behind what was trimmed; what is known may be any older state of it."""
+    truth_end = max(truth_start, truth_end)
+    world = World(_archived(truth_start, truth_end), broker_start)
+    tier = Tier(PID, "local", "skip", broker_start=min(known_broker_start, broker_start))
+    if known_end is not None:
+        tier.manifest_known = True
+        tier.manifest = _archived(truth_start, min(max(known_end, truth_start), truth_end))
+    world.log_end = max(broker_start, 45)
+    world.old_news = known_broker_start
+    answers = object.__new__(ColdAnswers)
+    answers._scout = world
+    verdict, _ = asyncio.run(answers._verdict(tier, Refused(0, PID.topic_id, 0, tier, offset, 1)))
+    if broker_start <= offset <= 45:
+        assert verdict is Verdict.AGAIN, "the leader has it"
+    elif truth_start <= offset < truth_end and offset < broker_start:
+        assert verdict is Verdict.COLD
+    elif truth_end <= offset < broker_start:
+        assert verdict is (Verdict.HOLE if truth_end > truth_start else Verdict.BEYOND)
+    else:
+        assert verdict is Verdict.BEYOND
+
+
+def _archived(start: int, end: int) -> Manifest | None:
+    return archived(start, end) if end > start else None
+
+
+# -- offsets ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "told", "expected"),
+    [
+        (-2, (200, -1), (0, 0, -1)),
+        (TIME + 150, (200, TIME + 200), (0, 150, TIME + 150)),
+        (TIME + 150, (-1, -1), (0, 150, TIME + 150)),
+        (TIME + 5000, (-1, -1), (0, -1, -1)),
+        (-3, (999, TIME + 999), (0, 999, TIME + 999)),
+        (-3, (-1, -1), (0, 299, TIME + 299)),
+    ],
+)
+async def test_offsets_of_both_tiers(
+    stage: Stage, timestamp: int, told: tuple[int, int], expected: tuple[int, int, int]
+) -> None:
+    answer = OffsetAnswer(PID.topic, 0, 0, told[1], told[0], 3)
+    response = ListOffsetsResponse(0, [answer])
+    await stage.answers.offsets(OffsetsHold(7, 1, response, [Question(answer, timestamp, stage.tier)]))
+    assert (answer.error, answer.offset, answer.timestamp) == expected
+
+
+@pytest.mark.parametrize(("committed", "offset"), [(False, 299), (True, -1)])
+async def test_a_record_that_is_not_decided_hides_all_older_ones_from_read_committed(
+    stage: Stage, committed: bool, offset: int
+) -> None:
+    stage.world.undecided_time = TIME + 5000
+    answer = OffsetAnswer(PID.topic, 0, 0, -1, -1, -1)
+    question = Question(answer, -3, stage.tier, committed)
+    await stage.answers.offsets(OffsetsHold(7, 1, ListOffsetsResponse(0, [answer]), [question]))
+    assert answer.offset == offset
+
+
+async def test_offsets_of_a_deleted_topic_are_not_its_namesakes(stage: Stage) -> None:
+    stage.world.topic_id = bytes(reversed(range(16)))
+    stage.world.manifest = None
+    answer = OffsetAnswer(PID.topic, 0, 0, -1, 7, 3)
+    await stage.answers.offsets(OffsetsHold(7, 1, ListOffsetsResponse(0, [answer]), [Question(answer, -2, stage.tier)]))
+    assert answer.offset == 7
+
+
+async def test_a_time_is_looked_up_in_what_the_archive_holds_now(stage: Stage) -> None:
+    stage.tier.manifest, stage.tier.manifest_known = None, True  # before anything was archived
+    answer = OffsetAnswer(PID.topic, 0, 0, TIME + 200, 200, 3)
+    question = Question(answer, TIME + 150, stage.tier)
+    await stage.answers.offsets(OffsetsHold(7, 1, ListOffsetsResponse(0, [answer]), [question]))
+    assert answer.offset == 150
+
+
+async def test_offsets_while_the_archive_is_broken_are_a_retriable_error(stage: Stage) -> None:
+    stage.world.cut_off = True
+    answer = OffsetAnswer(PID.topic, 0, 0, -1, 200, 3)
+    response = ListOffsetsResponse(0, [answer])
+    await stage.answers.offsets(OffsetsHold(7, 1, response, [Question(answer, -2, stage.tier)]))
+    assert (answer.error, answer.offset, answer.leader_epoch) == (ErrorCode.KAFKA_STORAGE_ERROR, -1, -1)

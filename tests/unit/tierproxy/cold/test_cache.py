@@ -1,0 +1,36 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tierproxy.cold.cache import ByteCache
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    cache: ByteCache[str, bytes] = ByteCache(10, len)
+    cache.put("a", b"1234")
+    cache.put("b", b"1234")
+    assert cache.get("a") == b"1234"
+    cache.put("c", b"1234")
+    assert ("a" in cache, "b" in cache, "c" in cache) == (True, False, True)
+
+
+def test_what_is_larger_than_the_cache_is_kept_alone_until_the_next_comes() -> None:
+    cache: ByteCache[str, bytes] = ByteCache(10, len)
+    cache.put("a", b"1234")
+    cache.put("b", bytes(11))
+    assert ("a" in cache, "b" in cache) == (False, True)
+    cache.put("c", b"1234")
+    assert ("b" in cache, "c" in cache) == (False, True)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 25), st.booleans())))
+def test_the_bound_holds_whatever_happens(steps: list[tuple[int, int, bool]]) -> None:
+    cache: ByteCache[int, bytes] = ByteCache(20, len)
+    for key, size, drop in steps:
+        if drop:
+            cache.drop(key)
+        else:
+            cache.put(key, bytes(size))
+        held = [value for key in range(6) if (value := cache.get(key)) is not None]
+        assert cache.size == sum(map(len, held))
+        assert cache.size <= 20 or len(cache) == 1
+        assert len(cache) == len(held)

@@ -1,0 +1,422 @@
+"""tierproxy.tiering.fsm, decision by decision. What they add up to is played in test_fsm_simulation."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from protocol.messages import NO_TOPIC_ID
+from tierproxy.archive.manifest import Gap, Manifest, SegmentEntry
+from tierproxy.archive.names import PartitionId, segment_name
+from tierproxy.tiering.fsm import RETRY_FIRST, RETRY_MOST, TRIM_CHECK_MOST, IllegalMove, Machine, disagreement
+from tierproxy.tiering.steps import (
+    MOVES,
+    Action,
+    Commit,
+    Committed,
+    Conflicted,
+    Copied,
+    Copy,
+    Damaged,
+    Diverged,
+    Due,
+    Event,
+    Failed,
+    Hopeless,
+    Load,
+    Loaded,
+    Now,
+    OutOfRange,
+    RecordGap,
+    Rules,
+    Spoiled,
+    State,
+    Stop,
+    Trim,
+    Trimmed,
+    Upload,
+    Uploaded,
+    Verified,
+    Verify,
+)
+
+PID = PartitionId("t", b"i" * 16, 0)
+KEEP_ALL = Rules(segment_bytes=1000, segment_age=60.0, keep_time_ms=None, keep_bytes=None, trim=True)
+KEEP_NOTHING = Rules(segment_bytes=1000, segment_age=60.0, keep_time_ms=None, keep_bytes=0, trim=True)
+T0 = 1_700_000_000_000
+
+
+def at(seconds: float) -> Now:
+    return Now(seconds, T0 + round(seconds * 1000))
+
+
+def entry(base: int, last: int, size: int = 1000) -> SegmentEntry:
+    name = segment_name(base, last, "tag")
+    return SegmentEntry(name, base, last, size // 5, size, 100, last - base + 1, T0, T0, "0" * 64, T0)
+
+
+def archived(*borders: int, start: int = 0, epoch: int = 3) -> Manifest:
+    """One segment between each two borders."""
+    manifest = Manifest.empty("c", "id", PID, start)
+    for base, end in pairwise(borders):
+        manifest = manifest.with_segment(entry(base, end - 1), [(epoch, borders[0])])
+    return manifest
+
+
+def play(rules: Rules, *events: Event, seconds: float = 0.0) -> tuple[Machine, Action]:
+    machine = Machine(rules)
+    action = machine.begin()
+    for event in events:
+        action = machine.on(event, at(seconds))
+    return machine, action
+
+
+def loaded(manifest: Manifest | None, start: int, end: int, epoch: int = 3, epoch_end: int | None = None) -> Loaded:
+    return Loaded(manifest, start, end, epoch, epoch_end)
+
+
+# ---- where copying begins ------------------------------------------------------------------------------------
+
+
+def test_begins_by_loading() -> None:
+    assert Machine(KEEP_ALL).begin() == Load()
+
+
+def test_a_new_archive_begins_at_the_log_start() -> None:
+    machine, action = play(KEEP_ALL, loaded(None, 205, 300))
+    assert isinstance(action, Copy)
+    assert (action.offset, action.last_epoch, machine.archived_to) == (205, -1, 205)
+
+
+def test_an_archive_goes_on_at_its_end_with_its_epoch() -> None:
+    _, action = play(KEEP_ALL, loaded(archived(0, 100), 0, 300, epoch_end=300))
+    assert isinstance(action, Copy)
+    assert (action.offset, action.last_epoch) == (100, 3)
+
+
+def test_behind_a_gap_no_epoch_is_claimed() -> None:
+    manifest = archived(0, 100).with_gap(Gap(100, 200, T0, "?"))
+    _, action = play(KEEP_ALL, loaded(manifest, 200, 300))
+    assert isinstance(action, Copy)
+    assert (action.offset, action.last_epoch) == (200, -1)
+
+
+# ---- when the log and the archive disagree -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (loaded(None, 0, 10), None),
+        (loaded(archived(0, 100), 50, 100, epoch_end=100), None),
+        (loaded(archived(0, 100), 100, 100, epoch_end=100), None),
+        (loaded(archived(0, 100), 0, 99, epoch_end=99), "ends at 99"),
+        (loaded(archived(0, 100), 0, 300, epoch_end=60), "from offset 60 on"),
+        (loaded(archived(0, 100), 0, 300, epoch=2, epoch_end=-1), "last leader epoch is 3, the broker's only 2"),
+        # a broker that forgot a trimmed epoch, or doesn't tell its own
+        (loaded(archived(0, 100), 50, 300, epoch=7, epoch_end=-1), None),
+        (loaded(archived(0, 100), 50, 300, epoch=-1, epoch_end=-1), None),
+        # a gap: what lies behind it can't be compared
+        (loaded(archived(0, 100), 250, 300, epoch_end=250), None),
+        (loaded(archived(0, 100).with_gap(Gap(100, 200, T0, "?")), 200, 300, epoch_end=150), None),
+        (loaded(archived(0, 100).with_gap(Gap(100, 200, T0, "?")), 150, 199), "ends at 199"),
+    ],
+)
+def test_disagreement(facts: Loaded, words: str | None) -> None:
+    reason = disagreement(facts)
+    if words is None:
+        assert reason is None
+    else:
+        assert reason is not None
+        assert words in reason
+        assert play(KEEP_NOTHING, facts)[1] == Stop(reason)
+
+
+def test_history_rewritten_below_the_archives_end_stops() -> None:
+    machine, action = play(KEEP_NOTHING, loaded(archived(0, 100), 100, 300, epoch_end=300), Diverged(60))
+    assert isinstance(action, Stop)
+    assert machine.state is State.STOPPED
+
+
+def test_history_rewritten_only_in_the_open_segment_is_copied_again() -> None:
+    _, action = play(KEEP_ALL, loaded(archived(0, 100), 0, 300, epoch_end=300), Copied(200, 3, 500, 0), Diverged(150))
+    assert action == Load()
+
+
+def test_a_log_that_ends_in_the_open_segment_is_copied_again() -> None:
+    _, action = play(
+        KEEP_ALL, loaded(archived(0, 100), 0, 300, epoch_end=300), Copied(200, 3, 500, 0), OutOfRange(0, 150)
+    )
+    assert action == Load()
+
+
+def test_a_log_that_ends_below_the_archives_end_stops() -> None:
+    _, action = play(
+        KEEP_ALL, loaded(archived(0, 100), 0, 300, epoch_end=300), Copied(200, 3, 500, 0), OutOfRange(0, 99)
+    )
+    assert isinstance(action, Stop)
+
+
+def test_an_offset_that_is_in_range_again_is_asked_for_again_after_a_pause() -> None:
+    _, action = play(KEEP_ALL, loaded(archived(0, 100), 0, 300, epoch_end=300), OutOfRange(0, 300), seconds=5)
+    assert isinstance(action, Copy)
+    assert (action.offset, action.not_before) == (100, 5 + RETRY_FIRST)
+
+
+# ---- gaps ----------------------------------------------------------------------------------------------------
+
+
+def test_a_log_that_starts_behind_the_archive_is_a_gap() -> None:
+    manifest = archived(0, 100)
+    machine, action = play(KEEP_ALL, loaded(manifest, 250, 300))
+    assert action == RecordGap(manifest, 100, 250)
+    action = machine.on(Committed(manifest.with_gap(Gap(100, 250, T0, "?"))), at(1))
+    assert isinstance(action, Copy)
+    assert (action.offset, action.last_epoch) == (250, -1)
+
+
+def test_what_was_copied_before_a_gap_is_committed_first() -> None:
+    manifest = archived(0, 100)
+    machine, action = play(
+        KEEP_ALL, loaded(manifest, 0, 300, epoch_end=300), Copied(150, 3, 10, 0), OutOfRange(250, 300)
+    )
+    assert action == Upload()
+    for event in (Uploaded(), Verified()):
+        action = machine.on(event, at(1))
+    longer = manifest.with_segment(entry(100, 149), [])
+    action = machine.on(Committed(longer), at(1))
+    assert isinstance(action, Copy)
+    assert action.offset == 150
+    assert machine.on(OutOfRange(250, 300), at(1)) == RecordGap(longer, 150, 250)
+
+
+def test_behind_a_gap_any_batch_is_segment_enough() -> None:
+    manifest = archived(0, 100).with_gap(Gap(100, 200, T0, "?"))
+    _, action = play(KEEP_ALL, loaded(manifest, 200, 300), Copied(210, 3, 10, 200))
+    assert action == Upload()
+
+
+def test_an_archive_that_holds_nothing_yet_has_no_gaps() -> None:
+    machine, action = play(KEEP_ALL, loaded(None, 0, 300), OutOfRange(250, 300))
+    assert action == Load()
+    action = machine.on(loaded(None, 250, 300), at(1))
+    assert isinstance(action, Copy)
+    assert action.offset == 250
+
+
+# ---- closing segments ----------------------------------------------------------------------------------------
+
+
+def test_closes_by_size() -> None:
+    assert isinstance(play(KEEP_ALL, loaded(None, 0, 9), Copied(5, 0, 999, 0))[1], Copy)
+    assert play(KEEP_ALL, loaded(None, 0, 9), Copied(5, 0, 1000, 0))[1] == Upload()
+
+
+def test_closes_by_age_of_its_first_batch_even_if_nothing_comes() -> None:
+    machine, _ = play(KEEP_ALL, loaded(None, 0, 9))
+    machine.on(Copied(0, -1, 0, 0), at(5))  # nothing yet: no age
+    action = machine.on(Copied(5, 0, 10, 0), at(10))
+    assert isinstance(action, Copy)
+    assert action.wake_at <= 70
+    action = machine.on(Copied(7, 0, 20, 0), at(69))
+    assert isinstance(action, Copy)
+    assert action.wake_at == 70
+    assert machine.on(Due(), at(70)) == Upload()
+
+
+def test_an_empty_segment_is_never_closed() -> None:
+    machine, _ = play(KEEP_ALL, loaded(None, 0, 9))
+    assert isinstance(machine.on(Due(), at(1e6)), Copy)
+
+
+def test_closes_by_age_also_while_the_broker_fails() -> None:
+    machine, _ = play(KEEP_ALL, loaded(None, 0, 9), Copied(5, 0, 10, 0))
+    assert machine.on(Failed("?"), at(61)) == Upload()
+
+
+# ---- the way into the archive --------------------------------------------------------------------------------
+
+
+def to_commit(manifest: Manifest | None, rules: Rules = KEEP_ALL) -> Machine:
+    machine, _ = play(rules, loaded(manifest, 0, 300, epoch_end=300), Copied(150, 3, 1000, 0), Uploaded(), Verified())
+    assert machine.state is State.COMMIT
+    return machine
+
+
+def test_a_segment_goes_up_is_read_back_and_committed() -> None:
+    machine, action = play(KEEP_ALL, loaded(None, 7, 300), Copied(150, 3, 1000, 7))
+    assert action == Upload()
+    assert machine.on(Uploaded(), at(1)) == Verify()
+    assert machine.on(Verified(), at(1)) == Commit(None, 7)
+
+
+def test_copying_goes_on_behind_what_was_committed() -> None:
+    manifest = archived(0, 100)
+    machine = to_commit(manifest)
+    action = machine.on(Committed(manifest.with_segment(entry(100, 149), [(4, 120)])), at(2))
+    assert isinstance(action, Copy)
+    assert (action.offset, action.last_epoch) == (150, 4)
+
+
+def test_a_damaged_segment_is_stored_again() -> None:
+    machine, _ = play(KEEP_ALL, loaded(None, 0, 300), Copied(150, 3, 1000, 0), Uploaded())
+    action = machine.on(Damaged("?"), at(1))
+    assert action == Upload(1 + RETRY_FIRST)
+
+
+def test_a_lost_race_is_followed_by_reading_the_truth() -> None:
+    assert to_commit(archived(0, 100)).on(Conflicted(), at(1)) == Load()
+
+
+def test_a_lost_spool_is_copied_again_later() -> None:
+    machine, _ = play(KEEP_ALL, loaded(None, 0, 300), Copied(150, 3, 10, 0))
+    action = machine.on(Spoiled("disk full"), at(1))
+    assert isinstance(action, Load)
+    assert action.not_before > 1
+
+
+@pytest.mark.parametrize(
+    ("events", "kind"),
+    [
+        ((), Load),
+        ((loaded(None, 0, 300),), Copy),
+        ((loaded(None, 0, 300), Copied(150, 3, 1000, 0)), Upload),
+        ((loaded(None, 0, 300), Copied(150, 3, 1000, 0), Uploaded()), Verify),
+        ((loaded(None, 0, 300), Copied(150, 3, 1000, 0), Uploaded(), Verified()), Commit),
+        ((loaded(archived(0, 100), 200, 300),), RecordGap),
+    ],
+)
+def test_what_fails_is_tried_again_ever_more_rarely(events: Sequence[Event], kind: type) -> None:
+    machine, _ = play(KEEP_ALL, *events)
+    now, pauses = 0.0, []
+    for _ in range(12):
+        action = machine.on(Failed("?"), at(now))
+        assert type(action) is kind
+        pauses.append(action.not_before - now)  # type: ignore[union-attr] # every kind named above has it
+        now = action.not_before  # type: ignore[union-attr] # as above
+        if kind is Copy and now > 59:
+            break  # then the trims are looked at again; the pause is shown by then
+    assert pauses[:3] == [RETRY_FIRST, 2 * RETRY_FIRST, 4 * RETRY_FIRST]
+    assert max(pauses) <= RETRY_MOST
+    assert kind is Copy or pauses[-1] == RETRY_MOST
+
+
+def test_a_pause_in_copying_outlives_a_look_at_the_clock() -> None:
+    machine, _ = play(KEEP_ALL, loaded(None, 0, 300))
+    machine.on(Failed("?"), at(10))
+    action = machine.on(Due(), at(10.1))
+    assert isinstance(action, Copy)
+    assert action.not_before == 10 + RETRY_FIRST
+    action = machine.on(Copied(0, -1, 0, 0), at(11))
+    assert isinstance(action, Copy)
+    assert action.not_before == 0
+
+
+# ---- trimming ------------------------------------------------------------------------------------------------
+
+
+def test_trims_what_the_policy_lets_go_when_it_is_committed() -> None:
+    machine = to_commit(None, KEEP_NOTHING)
+    assert machine.on(Committed(archived(0, 150)), at(1)) == Trim(150)
+    action = machine.on(Trimmed(150), at(2))
+    assert isinstance(action, Copy)
+    assert (action.offset, machine.log_start) == (150, 150)
+
+
+def test_trims_nothing_that_is_only_copied() -> None:
+    machine, action = play(KEEP_NOTHING, loaded(archived(0, 100), 0, 300, epoch_end=300))
+    assert action == Trim(100)
+    machine.on(Trimmed(100), at(0))
+    for state_of_segment in (Copied(200, 3, 500, 100), Due(), Failed("?")):
+        assert isinstance(machine.on(state_of_segment, at(31)), Copy)
+
+
+@pytest.mark.parametrize(
+    ("rules", "to"),
+    [
+        (KEEP_ALL, None),
+        (Rules(1000, 60.0, None, 0, trim=False), None),
+        (Rules(1000, 60.0, None, 1000, trim=True), 100),  # the newest segment stays
+        (Rules(1000, 60.0, None, 2000, trim=True), None),
+        (Rules(1000, 60.0, 10_000, None, trim=True), None),
+    ],
+)
+def test_trims_as_far_as_the_rules_say(rules: Rules, to: int | None) -> None:
+    _, action = play(rules, loaded(archived(0, 100, 200), 0, 300, epoch_end=300))
+    assert action == Trim(to) if to is not None else isinstance(action, Copy)
+
+
+def test_trims_no_topic_without_an_id() -> None:
+    """A namesake of the archived topic, longer than the archive and in the same epoch, looks just like it."""
+    manifest = replace(archived(0, 100), topic_id=NO_TOPIC_ID)
+    _, action = play(KEEP_NOTHING, loaded(manifest, 0, 300, epoch_end=300))
+    assert isinstance(action, Copy)
+
+
+def test_trims_by_time_though_nothing_new_is_written() -> None:
+    machine, action = play(Rules(1000, 60.0, 10_000, None, trim=True), loaded(archived(0, 100), 0, 100, epoch_end=100))
+    assert isinstance(action, Copy)
+    assert action.wake_at <= 10
+    for seconds in (1, 5, 9.9):
+        assert isinstance(machine.on(Due(), at(seconds)), Copy)
+    assert machine.on(Due(), at(11)) == Trim(100)
+
+
+def test_an_open_segment_survives_a_trim() -> None:
+    machine, _ = play(Rules(1000, 60.0, 10_000, None, trim=True), loaded(archived(0, 100), 0, 300, epoch_end=300))
+    machine.on(Copied(200, 3, 500, 0), at(1))
+    assert machine.on(Due(), at(12)) == Trim(100)
+    action = machine.on(Trimmed(100), at(12))
+    assert isinstance(action, Copy)
+    assert action.offset == 200
+    assert machine.on(Copied(300, 3, 1000, 100), at(13)) == Upload()
+
+
+def test_copying_does_not_wait_for_a_broker_that_will_not_trim() -> None:
+    machine, action = play(KEEP_NOTHING, loaded(archived(0, 100), 0, 300, epoch_end=300))
+    assert action == Trim(100)
+    action = machine.on(Failed("POLICY_VIOLATION"), at(0))
+    assert isinstance(action, Copy)
+    assert action.not_before == 0
+    assert machine.on(Copied(110, 3, 10, 0), at(action.wake_at)) == Trim(100)
+
+
+def test_records_that_reappear_are_trimmed_again() -> None:
+    machine, _ = play(KEEP_NOTHING, loaded(archived(0, 100), 0, 100, epoch_end=100), Trimmed(100))
+    assert isinstance(machine.on(Copied(100, 3, 0, 100), at(1)), Copy)
+    assert machine.on(Copied(100, 3, 0, 0), at(2)) == Trim(100)  # the broker crashed and forgot
+
+
+def test_looks_at_trims_now_and_then() -> None:
+    _, action = play(KEEP_ALL, loaded(archived(0, 100), 0, 100, epoch_end=100), seconds=5)
+    assert isinstance(action, Copy)
+    assert action.wake_at == 5 + TRIM_CHECK_MOST
+
+
+def test_a_changed_manifest_is_read_again_instead_of_trimming() -> None:
+    machine, _ = play(KEEP_NOTHING, loaded(archived(0, 100), 0, 300, epoch_end=300))
+    assert machine.on(Conflicted(), at(1)) == Load()
+
+
+# ---- the table -----------------------------------------------------------------------------------------------
+
+
+def test_nothing_leads_out_of_stopped() -> None:
+    machine, action = play(KEEP_NOTHING, loaded(archived(0, 100), 0, 300, epoch_end=300), Hopeless("?"))
+    assert action == Stop("?")
+    for event in (Due(), Committed(archived(0, 100)), Failed("?")):
+        with pytest.raises(IllegalMove):
+            machine.on(event, at(1))
+
+
+def test_what_a_state_does_not_list_is_refused() -> None:
+    machine = Machine(KEEP_ALL)
+    with pytest.raises(IllegalMove, match="Verified in state LOAD"):
+        machine.on(Verified(), at(0))
+
+
+def test_every_state_is_in_the_table_and_can_be_reached() -> None:
+    assert set(MOVES) == set(State)
+    reached = {state for row in MOVES.values() for states in row.values() for state in states}
+    assert reached == set(State)

@@ -1,0 +1,183 @@
+"""tierproxy.tiering.spool: which batches of an answer get into a segment, and which do not."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from protocol.fetch_response import FetchedPartition
+from tests.unit.batch_maker import make_batch, patched, plain_records
+from tierproxy.archive.segment_index import SegmentIndex, SegmentInfo, read_index
+from tierproxy.tiering.spool import MEMORY_BYTES, CorruptBatch, OpenSegment, SpoolSettings, UnreadableBatch
+
+ABOUT = SegmentInfo("c", "t", b"i" * 16, 0)
+
+
+def batch(base: int, count: int = 10, epoch: int = 0, producer: int = -1) -> bytes:
+    return make_batch(base, plain_records(count), leader_epoch=epoch, producer_id=producer, transactional=producer >= 0)
+
+
+def answer(*batches: bytes, stable: int = 1_000_000, aborted: list[tuple[int, int]] | None = None) -> FetchedPartition:
+    records = memoryview(b"".join(batches))
+    return FetchedPartition("t", ABOUT.topic_id, 0, 0, stable, stable, 0, aborted, -1, records, b"")
+
+
+_opened: list[OpenSegment] = []
+
+
+@pytest.fixture(autouse=True)
+def _discard() -> Iterator[None]:
+    yield
+    while _opened:
+        _opened.pop().discard()
+
+
+def segment(at: int = 0, epoch: int = -1, *, cut: bool = False, directory: Path | None = None) -> OpenSegment:
+    opened = OpenSegment(ABOUT, SpoolSettings(directory, 3, 1 << 20), at, epoch, first_is_cut=cut)
+    _opened.append(opened)
+    return opened
+
+
+def finished(opened: OpenSegment) -> tuple[bytes, SegmentIndex]:
+    """The plain log and the index of what was written."""
+    entry, epochs = opened.finish("tag", 5)
+    stored = opened.file().read()
+    assert (len(stored), opened.plain_bytes) == (entry.stored_size, entry.plain_size)
+    index = read_index(stored[-entry.index_size :])
+    assert epochs == index.epochs
+    reader = zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True)
+    return reader.read(), index
+
+
+def test_keeps_the_brokers_bytes() -> None:
+    opened = segment()
+    opened.take(answer(batch(0), batch(10)))
+    opened.take(answer(batch(20, epoch=2)))
+    plain, index = finished(opened)
+    assert plain == batch(0) + batch(10) + batch(20, epoch=2)
+    assert (opened.next_offset, opened.last_epoch) == (30, 2)
+    assert index.epochs == ((0, 0), (2, 20))
+
+
+def test_leaves_out_a_batch_that_is_not_all_there() -> None:
+    opened = segment()
+    opened.take(answer(batch(0), batch(10)[:-1]))
+    assert opened.next_offset == 10
+    opened.take(answer(batch(10)))
+    assert finished(opened)[0] == batch(0) + batch(10)
+
+
+def test_takes_nothing_from_an_empty_answer() -> None:
+    opened = segment(7)
+    opened.take(answer())
+    opened.take(answer(batch(7)[:30]))
+    assert (opened.next_offset, opened.plain_bytes) == (7, 0)
+
+
+def test_stops_before_an_open_transaction() -> None:
+    opened = segment()
+    opened.take(answer(batch(0), batch(10), stable=10))
+    assert opened.next_offset == 10
+    opened.take(answer(batch(10), batch(20), stable=29))
+    assert opened.next_offset == 20
+
+
+def test_skips_batches_that_it_has() -> None:
+    opened = segment()
+    opened.take(answer(batch(0), batch(10)))
+    opened.take(answer(batch(0), batch(10), batch(20)))
+    assert finished(opened)[0] == batch(0) + batch(10) + batch(20)
+
+
+def test_a_log_may_begin_inside_its_first_batch() -> None:
+    opened = segment(205, cut=True)
+    opened.take(answer(batch(200), batch(210)))
+    _, index = finished(opened)
+    assert (index.base_offset, opened.next_offset) == (200, 220)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_nothing_may_overlap_what_is_archived(cut: bool) -> None:
+    opened = segment(5, cut=cut)
+    if cut:
+        opened.take(answer(batch(5, 5)))
+    with pytest.raises(UnreadableBatch, match="overlaps"):
+        opened.take(answer(batch(opened.next_offset - 1)))
+
+
+def test_offsets_may_be_missing_in_a_compacted_log() -> None:
+    opened = segment(5)
+    opened.take(answer(batch(8, 2), batch(15)))
+    assert finished(opened)[1].base_offset == 8
+    assert opened.next_offset == 25
+
+
+def test_refuses_a_damaged_batch() -> None:
+    opened = segment()
+    damaged = patched(batch(0), 80, ">B", 0xEE)
+    with pytest.raises(CorruptBatch, match="0-9"):
+        opened.take(answer(damaged))
+    assert (opened.next_offset, opened.plain_bytes) == (0, 0)
+
+
+def test_keeps_what_came_before_a_damaged_batch() -> None:
+    opened = segment()
+    opened.take(answer(batch(0), patched(batch(10), 80, ">B", 0xEE), batch(20)))
+    assert opened.next_offset == 10
+    opened.take(answer(batch(10), batch(20)))
+    assert finished(opened)[0] == batch(0) + batch(10) + batch(20)
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (patched(batch(0), 16, ">b", 1), "message format 1"),
+        (patched(batch(0), 8, ">i", 10), "batch of 22 bytes"),
+    ],
+)
+def test_refuses_what_it_cannot_read(broken: bytes, words: str) -> None:
+    with pytest.raises(UnreadableBatch, match=words):
+        segment().take(answer(broken))
+
+
+def test_refuses_a_leader_epoch_that_goes_back() -> None:
+    opened = segment(0, epoch=5)
+    with pytest.raises(UnreadableBatch, match="leader epoch 4"):
+        opened.take(answer(batch(0, epoch=4)))
+    opened.take(answer(batch(0, epoch=5), batch(10, epoch=4)))
+    assert opened.next_offset == 10
+
+
+def test_notes_aborted_transactions_of_answers_that_brought_something() -> None:
+    opened = segment()
+    opened.take(answer(aborted=[(9, 0)]))
+    opened.take(answer(batch(0, producer=7), aborted=[(7, 0)]))
+    opened.take(answer(make_batch(10, producer_id=7, control=0), aborted=[(7, 0)]))
+    _, index = finished(opened)
+    assert [(each.producer_id, each.first_offset, each.marker_offset) for each in index.aborted] == [(7, 0, 10)]
+
+
+def noisy(base: int) -> bytes:
+    """A batch of 256 KiB that does not compress."""
+    value = random.Random(base).randbytes(1 << 18)
+    return make_batch(base, [(0, 1000, None, value, ())])
+
+
+def test_a_large_segment_leaves_memory_and_then_nothing_behind(tmp_path: Path) -> None:
+    opened = segment(directory=tmp_path)
+    for base in range(20):
+        opened.take(answer(noisy(base)))
+    assert opened.plain_bytes > 4 * MEMORY_BYTES
+    plain, _ = finished(opened)
+    assert plain == b"".join(noisy(base) for base in range(20))
+    opened.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_spool_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
+    opened = segment(directory=tmp_path / "missing")
+    opened.take(answer(noisy(0)))  # small: still in memory
+    with pytest.raises(FileNotFoundError):
+        opened.take(answer(*(noisy(base) for base in range(1, 20))))
