@@ -1,0 +1,89 @@
+"""README.md's section on compatibility, made of what the tests do and of the product's own tables.
+
+`python -m tests.clients.compatibility` puts it in its place in the README; a unit test fails while it isn't there.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from protocol.apis import ApiKey
+from tests.clients.client import CLASSIC, NEXT
+from tests.clients.matrix import CLIENTS, OLDER, Row
+from tests.clients.tools import TOOLS
+from tests.kit import PROJECT
+from tierproxy.routing.table import OFFERED, TREATMENTS, treatment
+
+README = PROJECT / "README.md"
+BEGIN = "<!-- made by `python -m tests.clients.compatibility`: change that, not this -->\n"
+END = "<!-- end of what is made -->\n"
+
+_PROTOCOLS = {CLASSIC: "classic", NEXT: "KIP-848"}
+_WIRE = (ApiKey.FETCH, ApiKey.LIST_OFFSETS, ApiKey.METADATA, ApiKey.FIND_COORDINATOR)
+
+
+_CLIENTS = """\
+**Clients.** Each of these reads in `make test` what was produced, to the byte: from the archive, from the broker and
+across the seam, in both isolation levels and with the group protocols named here. It resets to the earliest offset and
+by time, seeks into the archive, and resumes a group there. Those in Go and JavaScript only where Go and Node.js are.
+The numbers are the versions of the requests it sends to Kafka 4.3.
+"""
+_OLDER = "`make clients` adds older ones, down to the oldest that Kafka 4 lets in:\n"
+_TOOLS = "**Kafka's own tools**, through tierproxy:\n"
+_APIS = """\
+**APIs.** tierproxy looks into these, so it hides versions from clients that it doesn't know yet, and refuses them:
+"""
+_OTHERS = """\
+All other APIs that Kafka 4.3 has pass as bytes, in every version. An API that it doesn't have is refused, because its
+answers might carry brokers' addresses.
+"""
+
+
+def section() -> str:
+    """The text between BEGIN and END."""
+    head = ["client", "version", "groups", *map(_name, _WIRE)]
+    return "\n".join(
+        [
+            _CLIENTS,
+            _table(head, map(_client, CLIENTS)),
+            _OLDER,
+            _table(head, map(_client, OLDER)),
+            _TOOLS,
+            _table(["tool", "tried"], ([f"`{name}`", tool.tried] for name, tool in TOOLS.items())),
+            _APIS,
+            _table(["API", "versions", "what happens"], map(_api, sorted({*TREATMENTS, *OFFERED}))),
+            _OTHERS,
+        ]
+    )
+
+
+def with_section(readme: str) -> str:
+    """The README with the section as it should be."""
+    between = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+    replaced, places = between.subn(lambda _: f"{BEGIN}\n{section()}\n{END}", readme)
+    if places != 1:
+        raise ValueError(f"README.md has {places} places for the section on compatibility instead of one")
+    return replaced
+
+
+def _client(row: Row) -> list[str]:
+    protocols = " and ".join(_PROTOCOLS[protocol] for protocol in row.protocols)
+    return [f"{row.name} ({row.language})", row.version, protocols, *(str(row.wire[key]) for key in _WIRE)]
+
+
+def _api(key: int) -> list[str]:
+    lowest, highest = OFFERED.get(key, (0, None))
+    versions = f"{lowest}-{highest}" if highest is not None else "all"
+    return [f"{_name(ApiKey(key))} ({int(key)})", versions, treatment(key).value]
+
+
+def _name(key: ApiKey) -> str:
+    """Kafka's spelling: ListOffsets."""
+    return "".join(word.capitalize() for word in key.name.split("_"))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))
+
+
+if __name__ == "__main__":
+    README.write_text(with_section(README.read_text()))
