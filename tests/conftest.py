@@ -12,13 +12,18 @@ from tests.kit.s3 import S3Server
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
     """A command line that a test runs in this process sets up logging; the next test must not inherit that."""
-    loggers = [logging.getLogger(), logging.getLogger("tierproxy")]
-    before = [(each, each.level, each.propagate, each.handlers[:]) for each in loggers]
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    levels = {each: each.level for each in (root, *_own_loggers())}
     yield
-    for each, level, propagate, handlers in before:
-        each.setLevel(level)
-        each.propagate = propagate
-        each.handlers[:] = handlers
+    root.handlers[:] = handlers
+    for each in (root, *_own_loggers()):
+        each.setLevel(levels.get(each, logging.NOTSET))
+
+
+def _own_loggers() -> list[logging.Logger]:
+    known = logging.root.manager.loggerDict
+    return [logging.getLogger(name) for name in list(known) if name.split(".")[0] == "tierproxy"]
 
 
 @pytest.fixture(scope="session")
