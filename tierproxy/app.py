@@ -20,7 +20,9 @@ from tierproxy.archive.names import PartitionId
 from tierproxy.archive.stores import open_store
 from tierproxy.catalog import Catalog
 from tierproxy.clock import Clock, SystemClock
+from tierproxy.cold.allowance import AnswerMemory
 from tierproxy.cold.answers import ColdAnswers
+from tierproxy.cold.budget import ByteBudget
 from tierproxy.cold.chunks import Chunks
 from tierproxy.cold.deletions import Deletions
 from tierproxy.cold.reader import ColdReader
@@ -79,7 +81,7 @@ class App:
         libraries = {name: Library(open_store(about), config.cluster.name) for name, about in config.archives.items()}
         gateway_cluster = self._cluster("tierproxy-gateway")
         archiver_cluster = self._cluster("tierproxy-archiver")
-        chunks = Chunks(self._background, config.cache.memory, config.limits.cold_bytes)
+        chunks = Chunks(self._background, config.cache.memory, ByteBudget(config.limits.cold_bytes))
         admin = Admin(config.admin, self._health) if config.admin is not None else None
 
         addresses = _addresses(config.listen)
@@ -104,7 +106,8 @@ class App:
             self._background,
             partial(self._health.set, "cluster"),
         )
-        cold = ColdAnswers(catalog, scout, ColdReader(chunks, self._background), libraries, self._background)
+        reader, memory = ColdReader(chunks, self._background), AnswerMemory(config.limits.cold_answers_bytes)
+        cold = ColdAnswers(catalog, scout, reader, memory, libraries, self._background)
         listener.connect(
             Shared(
                 cold,

@@ -16,6 +16,7 @@ from typing import Protocol, cast
 from protocol.endpoints import rewrite_endpoints
 from protocol.wire import Buffer
 from tierproxy.addresses import Address
+from tierproxy.cold.allowance import Allowance
 from tierproxy.cold.answers import ColdAnswers
 from tierproxy.cold.deletions import Deletions
 from tierproxy.config import LimitsConfig
@@ -84,6 +85,7 @@ class Session:
         self._address: Address | None = None  # of the broker, from when it is connected until it says something
         self._moved_at = 0.0  # when bytes last came, from either side
         self._holding: asyncio.Task[None] | None = None
+        self._lent: Allowance | None = None  # for archived records that the client has not taken yet
         self.client = _Side(self, self._from_client)
         self.broker = _Side(self, self._from_broker)
         self.name = "?"
@@ -152,6 +154,7 @@ class Session:
                 side.close()
         CLIENT_CONNECTIONS.dec()
         self._shared.pressure.note(self, 0)
+        self._give_back()
         self._ports.ended(self)
 
     def side_lost(self, side: "_Side", error: Exception | None) -> None:
@@ -220,6 +223,8 @@ class Session:
 
     def carry_on(self) -> None:
         """One side takes bytes again: what waited for that goes on, a held answer too."""
+        if not self.client.full:
+            self._give_back()
         self._carry_out()
 
     def pressure_changed(self) -> None:
@@ -231,6 +236,13 @@ class Session:
         self._holding = None
         self._talk.release(payload)
         self._carry_out()
+        if not self.client.full:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        if self._lent is not None:
+            self._lent.end()
+            self._lent = None
 
     def _hold_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -239,7 +251,8 @@ class Session:
     async def _finish(self, hold: Hold) -> list[Buffer]:
         match hold:
             case FetchHold():
-                return await self._shared.cold.fetch(hold)
+                payload, self._lent = await self._shared.cold.fetch(hold)
+                return payload
             case OffsetsHold():
                 return await self._shared.cold.offsets(hold)
             case DeletesHold():

@@ -28,7 +28,9 @@ from tierproxy.archive.segment import SegmentWriter
 from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.catalog import Catalog
 from tierproxy.clock import SystemClock
+from tierproxy.cold.allowance import AnswerMemory
 from tierproxy.cold.answers import ColdAnswers
+from tierproxy.cold.budget import ByteBudget
 from tierproxy.cold.chunks import Chunks
 from tierproxy.cold.deletions import Deletions
 from tierproxy.cold.reader import ColdReader
@@ -64,7 +66,7 @@ class Gateway:
         self.library = Library(self.store, CLUSTER)
         libraries = {"main": self.library}
         self.upstream = Cluster(self._brokers.bootstrap, Access(), "gateway", self._config_clock)
-        self._chunks = Chunks(self.tasks, 1 << 20, in_flight=1 << 20)
+        self._chunks = Chunks(self.tasks, 1 << 20, ByteBudget(1 << 20))
         self.port = free_ports(PORTS)
         self.addresses = Addresses("127.0.0.1", self.port)
         self.catalog = Catalog(lambda name: name.startswith("cold."), True)
@@ -81,7 +83,8 @@ class Gateway:
             self._config_clock,
             self.tasks,
         )
-        cold = ColdAnswers(self.catalog, self.scout, ColdReader(self._chunks, self.tasks), libraries, self.tasks)
+        reader, self.memory = ColdReader(self._chunks, self.tasks), AnswerMemory(1 << 28)
+        cold = ColdAnswers(self.catalog, self.scout, reader, self.memory, libraries, self.tasks)
         self.listener.connect(
             Shared(
                 cold,

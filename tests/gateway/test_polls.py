@@ -175,3 +175,21 @@ async def test_what_is_written_in_the_meantime_is_there_next(
     topic[0].append(batch(value=b"new"))
     (found,) = await client.fetched(17)
     assert (found.error, found.high_watermark, bool(found.records)) == (NONE, 20, True)
+
+
+async def test_memory_for_archived_records_is_lent_until_the_client_takes_them(
+    brokers: FakeCluster, gateway: Gateway
+) -> None:
+    topic = brokers.create_topic("cold.t")
+    topic[0].append(batch(1, value=bytes(24 << 20)))  # more than sockets hold
+    await gateway.archive(topic[0], upto=1)
+    ask = Ask(topic.topic_id, 0, 0)
+    async with await gateway.connect(1) as reads, await gateway.connect(1) as does_not:
+        assert (await read_until(reads, 17, ask, max_bytes=32 << 20)).records
+        while gateway.memory.held:
+            await asyncio.sleep(0.01)
+        does_not.send_fetch(17, ask, max_bytes=32 << 20, max_wait=LONG)
+        while gateway.memory.held < 24 << 20:
+            await asyncio.sleep(0.01)
+    while gateway.memory.held:
+        await asyncio.sleep(0.01)

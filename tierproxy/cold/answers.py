@@ -12,9 +12,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-from protocol.codec import encode_list_offsets_response
 from protocol.errors import ErrorCode, MalformedError
 from protocol.fetch_response import encode_fetch_response
 from protocol.wire import Buffer
@@ -23,13 +21,15 @@ from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import topic_id_text
 from tierproxy.archive.store import NotFound
 from tierproxy.catalog import UNKNOWN, Catalog, Tier
+from tierproxy.cold.allowance import CHUNK, Allowance, AnswerMemory
+from tierproxy.cold.budget import Crowded
+from tierproxy.cold.facts import FactFinder
+from tierproxy.cold.offsets import OffsetAnswers
 from tierproxy.cold.reader import ColdReader, ReadyRecords
 from tierproxy.errors import TierproxyError
 from tierproxy.routing import fetch as fetch_routing
-from tierproxy.routing import offsets as offsets_routing
 from tierproxy.routing.fetch import ColdAnswer, Facts, Refused, Verdict, judge
-from tierproxy.routing.holds import FetchHold, OffsetsHold
-from tierproxy.routing.offsets import EARLIEST, MAX_TIMESTAMP, FoundRecord, Question
+from tierproxy.routing.holds import FetchHold
 from tierproxy.tasks import Tasks
 from tierproxy.telemetry import COLD_FETCHES, HOLES_MET, OncePerChange
 
@@ -40,21 +40,8 @@ GATHER_GRACE = 0.005
 
 MOST_DOUBLINGS = 7
 
-OFFSETS_DEADLINE = 15.0
-"""Seconds for a ListOffsets answer: half of what clients wait by default (request.timeout.ms)."""
-
-
-class FactFinder(Protocol):
-    """What is asked of the scout; see there."""
-
-    async def broker_now(self, tier: Tier) -> tuple[int, int]: ...
-    async def manifest_now(self, tier: Tier) -> Manifest | None: ...
-    def trusts(self, tier: Tier) -> bool: ...
-    async def owner(self, tier: Tier) -> str: ...
-    async def topics_now(self) -> None: ...
-    async def same_topic_now(self, tier: Tier) -> bool: ...
-    async def highest_time(self, tier: Tier) -> int: ...
-    def used(self, tier: Tier) -> None: ...
+LEAST_WISH = 16 * CHUNK
+"""Memory that an answer wishes for at the least: for partitions that have little to send."""
 
 
 class BrokenArchive(Exception):
@@ -76,6 +63,11 @@ def _moment(tier: Tier) -> float:
     return GATHER_GRACE * float(2 ** min(tier.unresolved, MOST_DOUBLINGS))
 
 
+def _weight(question: Refused) -> int:
+    """What this partition's part of an answer holds in memory, more or less: one chunk, or two (ReadyRecords)."""
+    return min(max(CHUNK, question.max_bytes), 2 * CHUNK)
+
+
 class ColdAnswers:
     """Finishes held answers; `fetch` and `offsets` return the payload to send."""
 
@@ -84,46 +76,66 @@ class ColdAnswers:
         catalog: Catalog,
         scout: FactFinder,
         reader: ColdReader,
+        memory: AnswerMemory,
         libraries: Mapping[str, Library],
         tasks: Tasks,
     ) -> None:
         self._catalog = catalog
         self._scout = scout
         self._reader = reader
+        self._memory = memory
+        self._turn = 0
+        self.offsets = OffsetAnswers(catalog, scout, reader, libraries).finish
         self._libraries = libraries
         self._tasks = tasks
         self._trouble = OncePerChange(log)
 
     # -- fetches ----------------------------------------------------------------------------------------------------
 
-    async def fetch(self, hold: FetchHold) -> list[Buffer]:
-        """The finished answer, at the latest when the request's max_wait is over, or a moment for facts if longer."""
+    async def fetch(self, hold: FetchHold) -> tuple[list[Buffer], Allowance]:
+        """The finished answer, at the latest when the request's max_wait is over, or a moment for facts if longer.
+
+        The allowance is for the caller to end, when the answer's bytes have gone.
+        """
+        wish = max(2 * hold.request.max_bytes, LEAST_WISH)
+        room = self._memory.grant(min(wish, sum(_weight(question) for question in hold.refused)))
+        try:
+            return await self._fetch(hold, room), room
+        except BaseException:
+            room.end()
+            raise
+
+    async def _fetch(self, hold: FetchHold, room: Allowance) -> list[Buffer]:
         loop = asyncio.get_running_loop()
         began, max_wait = loop.time(), hold.request.max_wait_ms / 1000
         enough_hot = fetch_routing.hot_bytes(hold.response) >= max(1, hold.request.min_bytes)
-        answers, patience = self._answers_in_memory(hold.refused)
+        self._turn = (self._turn + 1) % max(1, len(hold.refused))
+        order = [*range(self._turn, len(hold.refused)), *range(self._turn)]
+        answers, patience = self._answers_in_memory(hold.refused, order, room)
         await self._check_names(hold.refused, answers, 0.0 if enough_hot else max_wait)
-        missing = [at for at, answer in enumerate(answers) if answer is ErrorCode.NONE]
+        missing = [at for at in order if answers[at] is ErrorCode.NONE]
         if missing:
             deadline = loop.time() + patience
             if not enough_hot and len(missing) == len(answers):
                 deadline = max(deadline, began + max_wait)
-            await self._await_answers(hold, answers, missing, deadline)
+            await self._await_answers(hold, room, answers, missing, deadline)
         fetch_routing.show_log_starts(hold.response, self._catalog)
         fetch_routing.fill(hold.response, hold.request, list(zip(hold.refused, answers, strict=True)))
+        room.keep(sum(each.held for each in answers if isinstance(each, ReadyRecords)))
         COLD_FETCHES.inc()
         return encode_fetch_response(hold.response)
 
-    def _answers_in_memory(self, refused: list[Refused]) -> tuple[list[ColdAnswer], float]:
+    def _answers_in_memory(
+        self, refused: list[Refused], order: list[int], room: Allowance
+    ) -> tuple[list[ColdAnswer], float]:
         """What can be said without waiting, NONE where it can't; and how long others are to wait for the rest.
 
         Others don't wait for records: those go on loading. They wait a moment for facts that nobody has yet.
         """
-        answers: list[ColdAnswer] = []
+        answers: list[ColdAnswer] = [ErrorCode.NONE] * len(refused)
         patience = 0.0
-        for question in refused:
-            ready: ReadyRecords | None = None
-            tier = question.tier
+        for at in order:
+            question, tier = refused[at], refused[at].tier
             if tier is None:
                 patience = max(patience, GATHER_GRACE)
             else:
@@ -135,9 +147,10 @@ class ColdAnswers:
                             self._scout.used(tier)
                             library = self._libraries[tier.archive]
                             ready = self._reader.ready(library, tier.pid, facts.manifest, question.offset)
+                            if ready is not None and room.admits(question.at, _weight(question)):
+                                answers[at] = ready
                     case Verdict.UNKNOWN:
                         patience = max(patience, _moment(tier))
-            answers.append(ready if ready is not None else ErrorCode.NONE)
         return answers, patience
 
     async def _check_names(self, refused: list[Refused], answers: list[ColdAnswer], patience: float) -> None:
@@ -174,12 +187,13 @@ class ColdAnswers:
         return await self._scout.same_topic_now(tier)
 
     async def _await_answers(
-        self, hold: FetchHold, answers: list[ColdAnswer], missing: list[int], deadline: float
+        self, hold: FetchHold, room: Allowance, answers: list[ColdAnswer], missing: list[int], deadline: float
     ) -> None:
         """Fill in `answers` at the places `missing`, as far as the time goes."""
         loop = asyncio.get_running_loop()
         waiting = {
-            self._tasks.spawn(self._answer(hold.refused[at]), "cold partition", awaited=True): at for at in missing
+            self._tasks.spawn(self._answer(hold.refused[at], room), "cold partition", awaited=True): at
+            for at in missing
         }
         unfinished: set[asyncio.Task[ColdAnswer]] = set(waiting)
         broken: list[int] = []
@@ -216,10 +230,10 @@ class ColdAnswers:
             tier.unresolved += 1
             self._catalog.want(tier)
 
-    async def _answer(self, question: Refused) -> ColdAnswer:
+    async def _answer(self, question: Refused, room: Allowance) -> ColdAnswer:
         """Find out about one refused partition, however long it takes. Raises BrokenArchive."""
         try:
-            early = await self._read_early(question)
+            early = await self._read_early(question, room)
             tier = await self._tier(question)
             tier.doubt(question.offset)
             verdict, manifest = await self._verdict(tier, question)
@@ -232,6 +246,8 @@ class ColdAnswers:
                     return await self._never()
                 case Verdict.COLD if manifest is not None and not self._halted(tier, manifest, question.offset):
                     self._scout.used(tier)
+                    if not room.admits(question.at, _weight(question)):
+                        return await self._never()
                     if early is None or early.tier is not tier or early.manifest is not manifest:
                         early = await self._read(tier, manifest, question.offset)
                     self._trouble.ended(tier.archive, f"archive {tier.archive} can be read again")
@@ -239,7 +255,10 @@ class ColdAnswers:
                     return early.records
                 case _:
                     return await self._wait_at_hole(tier, question.offset)
+        except Crowded:
+            return await self._never()
         except (TierproxyError, MalformedError) as error:
+            room.without(question.at)
             archive = question.tier.archive if question.tier is not None else "of an unknown topic"
             self._trouble.began(
                 archive, f"archive {archive} can't be read: {error}; clients are told to come again, nothing is lost"
@@ -281,7 +300,7 @@ class ColdAnswers:
             verdict = judge(facts, offset, epoch)
         return verdict, facts.manifest
 
-    async def _read_early(self, question: Refused) -> "_Read | None":
+    async def _read_early(self, question: Refused, room: Allowance) -> "_Read | None":
         """The records that old facts promise to who asks by name, read before the name is checked.
 
         What was read stays, while a check begins anew with every fetch: the other way round, a client that doesn't wait
@@ -294,9 +313,12 @@ class ColdAnswers:
         manifest = facts.manifest
         if judge(facts, question.offset, question.last_fetched_epoch) is not Verdict.COLD or manifest is None:
             return None
+        if not room.admits(question.at, _weight(question)):
+            return None
         try:
             return await self._read(tier, manifest, question.offset)
         except (TierproxyError, MalformedError):
+            room.without(question.at)
             return None  # perhaps it need not be read at all
 
     async def _read(self, tier: Tier, manifest: Manifest, offset: int) -> "_Read":
@@ -347,53 +369,3 @@ class ColdAnswers:
         """Wait until the client's max_wait is over: an answer at once would be asked for again at once."""
         await asyncio.Event().wait()
         raise AssertionError("nobody sets that event")
-
-    # -- offsets ----------------------------------------------------------------------------------------------------
-
-    async def offsets(self, hold: OffsetsHold) -> list[Buffer]:
-        """The merged answer; a partition whose archive can't be asked in time gets a retriable error."""
-        await asyncio.gather(*(self._settle(question) for question in hold.questions))
-        return [encode_list_offsets_response(hold.response, hold.version, hold.correlation_id)]
-
-    async def _settle(self, question: Question) -> None:
-        try:
-            async with asyncio.timeout(OFFSETS_DEADLINE):
-                await self._merge(question)
-        except TimeoutError:
-            log.warning("%s: the archive did not answer in %g s", question.answer.topic, OFFSETS_DEADLINE)
-            offsets_routing.refuse(question.answer, ErrorCode.KAFKA_STORAGE_ERROR)
-        except (TierproxyError, MalformedError) as error:
-            log.warning("%s: the archive can't be asked for offsets: %s", question.answer.topic, error)
-            offsets_routing.refuse(question.answer, ErrorCode.KAFKA_STORAGE_ERROR)
-
-    async def _merge(self, question: Question) -> None:
-        answer, tier = question.answer, question.tier
-        # ListOffsets goes by name, and the broker has answered already: with a manifest younger than its answer,
-        # whatever it had trimmed by then is in the archive.
-        if tier is None:
-            await self._scout.topics_now()
-            tier = self._catalog.find(answer.topic, answer.partition)
-        elif not await self._scout.same_topic_now(tier):
-            tier = self._catalog.find(answer.topic, answer.partition)
-        if tier is None:
-            if self._catalog.might_be_archived(answer.topic):
-                raise TierproxyError(
-                    f"tierproxy's own account is not shown the topic {answer.topic}; may it DESCRIBE it?"
-                )
-            return
-        manifest = await self._scout.manifest_now(tier)
-        if manifest is None or not manifest.segments:
-            return
-        library = self._libraries[tier.archive]
-        if question.timestamp == EARLIEST:
-            start = FoundRecord(manifest.start_offset, -1, manifest.epoch_at(manifest.start_offset))
-            offsets_routing.merge_earliest(answer, start)
-        elif question.timestamp == MAX_TIMESTAMP:
-            found = await self._reader.latest_time(library, tier.pid, manifest)
-            undecided = UNKNOWN
-            if offsets_routing.may_be_undecided(question):
-                undecided = await self._scout.highest_time(tier)
-            offsets_routing.merge_max(answer, found, manifest.start_offset, undecided)
-        else:
-            found = await self._reader.first_at(library, tier.pid, manifest, question.timestamp)
-            offsets_routing.merge_time(answer, found)

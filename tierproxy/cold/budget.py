@@ -1,21 +1,37 @@
-"""A bound on bytes in flight that those who want more wait for, first come, first served."""
+"""A bound on bytes in flight that those who want more wait for, first come, first served, unless too many do."""
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tierproxy.errors import TierproxyError
+
+QUEUE = 10_000
+"""How many may wait. Each is a read of a chunk, which nobody may want any more when its turn comes."""
+
+
+class Crowded(TierproxyError):
+    """Too many wait already; it will be better in a moment."""
+
 
 class ByteBudget:
     """At most `capacity` bytes are lent at a time; a larger wish is let through alone."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, queue: int = QUEUE) -> None:
         self._capacity = capacity
+        self._most = queue
         self._lent = 0
         self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
 
+    @property
+    def crowded(self) -> bool:
+        """Whether somebody waits."""
+        return bool(self._queue)
+
     @asynccontextmanager
     async def lend(self, size: int) -> AsyncIterator[None]:
+        """Raises Crowded."""
         await self._take(size)
         try:
             yield
@@ -27,6 +43,8 @@ class ByteBudget:
         if not self._queue and self._fits(size):
             self._lent += size
             return
+        if len(self._queue) >= self._most:
+            raise Crowded(f"{self._most} reads of archives wait already (limits.cold_in_flight)")
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (size, turn)
         self._queue.append(entry)

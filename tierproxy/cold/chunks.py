@@ -81,9 +81,9 @@ class PlainChunk:
 
 
 class Chunks:
-    """Reads indexes and chunks through caches of `memory` bytes, at most `in_flight` bytes at a time."""
+    """Reads indexes and chunks through caches of `memory` bytes, and no more at a time than `budget` lends."""
 
-    def __init__(self, tasks: Tasks, memory: int, in_flight: int) -> None:
+    def __init__(self, tasks: Tasks, memory: int, budget: ByteBudget) -> None:
         self._tasks = tasks
         self._stored: ByteCache[ChunkId, bytes] = ByteCache(memory * 5 // 8, len)
         self._plain: ByteCache[ChunkId, PlainChunk] = ByteCache(memory * 2 // 8, lambda c: len(c.data))
@@ -93,8 +93,13 @@ class Chunks:
         self._index_flights: dict[str, asyncio.Task[SegmentIndex]] = {}
         self._stored_flights: dict[ChunkId, asyncio.Task[dict[int, bytes]]] = {}
         self._plain_flights: dict[ChunkId, asyncio.Task[PlainChunk]] = {}
-        self._budget = ByteBudget(in_flight)
+        self._budget = budget
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="decompress")
+
+    @property
+    def crowded(self) -> bool:
+        """Whether reads wait for their turn: reading ahead would only make those wait longer that are waited for."""
+        return self._budget.crowded
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

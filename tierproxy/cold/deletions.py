@@ -15,7 +15,7 @@ from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.store import Conflict
 from tierproxy.catalog import Catalog, Tier
-from tierproxy.cold.answers import FactFinder
+from tierproxy.cold.facts import FactFinder
 from tierproxy.errors import TierproxyError
 from tierproxy.routing.deletes import Deletion
 from tierproxy.routing.holds import DeletesHold

@@ -42,6 +42,8 @@ class ReadyRecords:
     offset: int
     places: list[tuple[_Place, PlainChunk]]
     served: Callable[[int], None]  # told the last offset that was taken
+    held: int = 0
+    """Bytes of the chunks of which records were taken: they stay in memory until those have been sent."""
 
     def take(self, limit: int, at_least_one: bool) -> ColdRecords | None:
         runs: list[memoryview] = []
@@ -52,6 +54,7 @@ class ReadyRecords:
             if run is None:
                 break
             records, last = run
+            self.held += len(chunk.data)
             runs.append(records)
             limit -= len(records)
             aborted.update(place.index.aborted_between(self.offset, last))
@@ -168,7 +171,7 @@ class ColdReader:
             self._windows[pid, last + 1] = grown
             if len(self._windows) > READERS_REMEMBERED:
                 self._windows.popitem(last=False)
-            if window and last + 1 < manifest.end_offset:
+            if window and last + 1 < manifest.end_offset and not self._chunks.crowded:
                 reading = self._read_ahead(library, pid, manifest, last + 1, grown)
                 self._tasks.spawn(reading, f"read ahead of {pid}", awaited=True)
 

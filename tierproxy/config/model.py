@@ -289,6 +289,8 @@ class LimitsConfig(Section):
     """How long a client may take for its TLS handshake."""
     cold_bytes: Annotated[SizeBytes, Field(alias="cold_in_flight"), size_within(2**20, 2**50)] = 256 * 2**20
     """Cold bytes that are being read for clients at one time, all together."""
+    cold_answers_bytes: Annotated[SizeBytes, Field(alias="cold_answers"), size_within(2**20, 2**50)] = 256 * 2**20
+    """Memory for archived records that clients have not taken yet, all together; when it gets less, so do answers."""
 
 
 class LogConfig(Section):

@@ -10,6 +10,7 @@ from tests.unit.tierproxy.cli.archives import CLUSTER, Archive, abort_marker, ba
 from tierproxy.archive.library import Library
 from tierproxy.archive.store import Unavailable
 from tierproxy.archive.store_file import FileStore
+from tierproxy.cold.budget import ByteBudget
 from tierproxy.cold.chunks import Chunks
 from tierproxy.cold.reader import ColdReader
 from tierproxy.tasks import Tasks
@@ -48,11 +49,12 @@ class Shelf:
     archive: Archive
     memory: int = 1 << 20
     tasks: Tasks = field(default_factory=Tasks)
+    budget: ByteBudget = field(default_factory=lambda: ByteBudget(1 << 20))
 
     async def __aenter__(self) -> "Shelf":
         self.store = Gate(self.archive.root)
         self.library = Library(self.store, CLUSTER)
-        self.chunks = Chunks(self.tasks, self.memory, in_flight=1 << 20)
+        self.chunks = Chunks(self.tasks, self.memory, self.budget)
         self.reader = ColdReader(self.chunks, self.tasks)
         return self
 

@@ -20,7 +20,9 @@ from tests.unit.tierproxy.talk import archived
 from tierproxy.archive.manifest import Gap, Manifest
 from tierproxy.archive.store import Unavailable
 from tierproxy.catalog import ArchivedTopic, Catalog, Tier
+from tierproxy.cold.allowance import CHUNK, AnswerMemory
 from tierproxy.cold.answers import ColdAnswers
+from tierproxy.cold.budget import ByteBudget
 from tierproxy.routing.fetch import Refused, Verdict
 from tierproxy.routing.holds import FetchHold, OffsetsHold
 from tierproxy.routing.offsets import Question
@@ -92,10 +94,11 @@ class Stage:
     shelf: Shelf
     world: World
     catalog: Catalog
+    memory: AnswerMemory = field(default_factory=lambda: AnswerMemory(64 << 20))
 
     def __post_init__(self) -> None:
         self.answers = ColdAnswers(
-            self.catalog, self.world, self.shelf.reader, {"local": self.shelf.library}, self.shelf.tasks
+            self.catalog, self.world, self.shelf.reader, self.memory, {"local": self.shelf.library}, self.shelf.tasks
         )
         tier = self.catalog.find(PID.topic_id, 0)
         assert tier is not None
@@ -123,7 +126,9 @@ class Stage:
 
     async def fetch(self, hold: FetchHold) -> list[tuple[int, bytes]]:
         """Error and records of the partitions that were refused."""
-        payload = b"".join(await self.answers.fetch(hold))
+        pieces, allowance = await self.answers.fetch(hold)
+        payload = b"".join(pieces)
+        allowance.end()
         return [(p.error, bytes(p.records or b"")) for p in parse_fetch_response(payload, 17).partitions[1:]]
 
 
@@ -403,3 +408,55 @@ async def test_offsets_while_the_archive_is_broken_are_a_retriable_error(stage: 
     response = ListOffsetsResponse(0, [answer])
     await stage.answers.offsets(OffsetsHold(7, 1, response, [Question(answer, -2, stage.tier)]))
     assert (answer.error, answer.offset, answer.leader_epoch) == (ErrorCode.KAFKA_STORAGE_ERROR, -1, -1)
+
+
+# -- memory -------------------------------------------------------------------------------------------------------
+
+
+async def test_partitions_without_room_are_told_to_come_again_and_each_has_its_turn(stage: Stage) -> None:
+    stage.memory.grant(0).keep(60 * CHUNK)  # other clients don't take theirs: 4 of 64 are left, half of it for us
+    await stage.fetch(stage.hold(0))  # facts are known
+    offsets = [n * 10 for n in range(10)]
+    got: set[int] = set()
+    for _ in range(30):
+        stage.world.asked.clear()
+        answers = await stage.fetch(stage.hold(*offsets, max_wait_ms=50, max_bytes=50 << 20))
+        assert {error for error, _ in answers} == {ErrorCode.NONE}
+        served = [at for at, (_, records) in enumerate(answers) if records]
+        assert 1 <= len(served) <= 2
+        got.update(served)
+        await stage.shelf.quiet()
+    assert got == set(range(10))
+    assert stage.memory.held == 60 * CHUNK
+
+
+async def test_an_answer_lets_go_of_what_it_did_not_use(stage: Stage) -> None:
+    await stage.fetch(stage.hold(0))  # facts are known
+    pieces, allowance = await stage.answers.fetch(stage.hold(0, 10, 190, max_bytes=50 << 20))
+    assert 0 < stage.memory.held < 50_000, "three small chunks, and their next ones"
+    assert stage.memory.held >= len(b"".join(pieces)) - 1000
+    allowance.end()
+    assert stage.memory.held == 0
+
+
+async def test_a_fetch_that_ends_early_gives_back_its_memory(stage: Stage) -> None:
+    with stage.shelf.store.closed():
+        fetching = asyncio.ensure_future(stage.answers.fetch(stage.hold(0)))
+        while not stage.shelf.store.reads:
+            await asyncio.sleep(0)
+        assert stage.memory.held
+        fetching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await fetching
+    assert stage.memory.held == 0
+
+
+async def test_a_crowd_before_the_store_is_told_to_come_again(archive: Archive, stage: Stage) -> None:
+    async with Shelf(archive, budget=ByteBudget(1, queue=1)) as shelf:
+        crowded = Stage(shelf, World(archive.manifest, 200), stage.catalog)
+        with shelf.store.closed():
+            assert await crowded.fetch(crowded.hold(0, 100, 190, max_wait_ms=50)) == [(ErrorCode.NONE, b"")] * 3
+            assert shelf.chunks.crowded
+        await shelf.quiet()
+        ((error, records),) = await crowded.fetch(crowded.hold(0))
+        assert (error, records[: len(BATCHES[0])]) == (0, BATCHES[0])

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from tierproxy.cold.budget import ByteBudget
+from tierproxy.cold.budget import ByteBudget, Crowded
 
 
 class Borrower:
@@ -65,3 +65,20 @@ async def test_who_gives_up_while_waiting_leaves_nothing_behind(after_admission:
     await last.has_it.wait()
     await last.give_back()
     assert budget._lent == 0
+
+
+async def test_who_finds_too_many_waiting_is_sent_away() -> None:
+    budget = ByteBudget(10, queue=1)
+    first = Borrower(budget, 10)
+    await turns()
+    assert not budget.crowded
+    second = Borrower(budget, 10)
+    await turns()
+    assert budget.crowded
+    with pytest.raises(Crowded, match=r"limits\.cold_in_flight"):
+        async with budget.lend(1):
+            pass
+    await first.give_back()
+    await second.give_back()
+    async with budget.lend(1):
+        assert not budget.crowded

@@ -1,0 +1,57 @@
+"""A bound on the archived records that answers hold in memory: being put together, or not yet taken by their clients.
+
+Nobody waits here. An answer may hold what it wishes or half of what is left, whichever is less, and never less than one
+chunk: under pressure answers get smaller, and nobody who doesn't read keeps others from getting any.
+"""
+
+from collections.abc import Hashable
+
+CHUNK = 1 << 20
+"""Bytes that an archived partition's records take at the least, however few of them are asked for: chunks of about this
+size are what is read and unpacked."""
+
+
+class Allowance:
+    """What one answer may hold, and who of its partitions has a part of it."""
+
+    def __init__(self, bound: "AnswerMemory", size: int) -> None:
+        self._bound = bound
+        self._left = self._size = size
+        self._parts: dict[Hashable, int] = {}
+
+    def admits(self, partition: Hashable, size: int) -> bool:
+        """Whether there is room for `size` bytes of records for `partition`; the first one always has it."""
+        if partition in self._parts:
+            return True
+        size = max(size, CHUNK)
+        if self._parts and size > self._left:
+            return False
+        self._parts[partition] = size
+        self._left -= size
+        return True
+
+    def without(self, partition: Hashable) -> None:
+        """Take back what `partition` was given: it has no use for it."""
+        self._left += self._parts.pop(partition, 0)
+
+    def keep(self, size: int) -> None:
+        """Give back all but `size` bytes: the answer is complete."""
+        self._bound.held += size - self._size
+        self._size = size
+
+    def end(self) -> None:
+        """The answer is gone. May be called again."""
+        self.keep(0)
+
+
+class AnswerMemory:
+    """Grants allowances out of `capacity` bytes. `held` is what is granted now; a chunk for each may come on top."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self.held = 0
+
+    def grant(self, wish: int) -> Allowance:
+        size = max(CHUNK, min(wish, (self._capacity - self.held) // 2))
+        self.held += size
+        return Allowance(self, size)
