@@ -5,10 +5,12 @@ that was started does its job; a process that isn't should get no new clients, a
 archive makes nobody unready: hot traffic does not need it.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from tierproxy.config import AdminConfig
@@ -42,6 +44,18 @@ class Health:
         return bool(self._parts) and all(part.ok for part in self._parts.values())
 
 
+def _log() -> logging.Logger:
+    log = logging.getLogger("tierproxy.admin")
+    log.addFilter(_is_our_fault)
+    return log
+
+
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    """aiohttp logs a traceback for each request that is no HTTP: strangers would fill the log with them."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
+
+
 class Admin:
     """The HTTP server of the admin port."""
 
@@ -53,7 +67,7 @@ class Admin:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/live", self._live)
         app.router.add_get("/ready", self._ready)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, logger=_log())
 
     @property
     def addresses(self) -> list[tuple[str, int]]:

@@ -6,6 +6,7 @@ Gateway and archiver have a `Cluster` each, so that a question of one never wait
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 from functools import partial
 
@@ -41,6 +42,8 @@ from tierproxy.upstream import Cluster, TopicPartition
 log = logging.getLogger("tierproxy.app")
 
 START_RETRY = 1.0
+FILES_BESIDES = 200
+"""Open files that are not clients': of the archiver, stores, segments, libraries."""
 FILES_EVERY = 1.0
 """Seconds between two looks at the files of certificates."""
 
@@ -50,7 +53,25 @@ def run(config: Config) -> None:
 
     Raises TierproxyError when it can't start at all (a port is taken, the archive is another cluster's).
     """
+    _make_room(config.limits.connections)
     uvloop.run(App(config, SystemClock()).run())
+
+
+def _make_room(connections: int) -> None:
+    """Raise the number of files that this process may open as far as it can: a client takes two, its own and ours."""
+    wanted = 2 * connections + FILES_BESIDES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < wanted:
+        log.warning(
+            "this process may open %d files, which is enough for some %d clients only, not for limits.connections = "
+            "%d; raise the limit (ulimit -n) or lower limits.connections",
+            most,
+            max(0, most - FILES_BESIDES) // 2,
+            connections,
+        )
 
 
 class App:

@@ -74,6 +74,9 @@ GATHERED = (
 GATHERED_LIMIT = 2 << 20
 """Largest request that is read whole, in bytes: some 50,000 partitions. Scanning one takes time that others wait."""
 
+OWED_LIMIT = 4 << 20
+"""Bytes of unanswered requests that were read whole, of one connection, before it is no longer read."""
+
 ANSWER_LIMIT = 2**31 - 1
 
 TLS_HELLO = b"\x16\x03"
@@ -90,6 +93,7 @@ class _Expected:
     treatment: Treatment
     request: FetchRequest | ListOffsetsRequest | DeleteRecordsRequest | handshake.Refusal | None = None
     hold: bool = False
+    size: int = 0  # of the request as it came, where it is kept in `request`
 
 
 @dataclass(slots=True)
@@ -103,6 +107,7 @@ class Conversation:
     catalog: Catalog
     addresses: Addresses
     request_limit: int
+    unanswered_limit: int = 1000
     to_client: list[Buffer] = field(default_factory=list)
     to_broker: list[Buffer] = field(default_factory=list)
     held: Hold | None = None
@@ -113,6 +118,8 @@ class Conversation:
     _answers: FrameSplitter = field(init=False)
     _head: bytearray = field(default_factory=bytearray)  # of the request being gathered
     _request_passes: bool = False
+    _unread: deque[Piece] = field(default_factory=deque)  # of requests, while too many are unanswered
+    _owed: int = 0  # the sizes in the ledger
     _ledger: deque[_Expected | bytes] = field(default_factory=deque)  # bytes: an answer of our own
     _current: _Expected | None = None  # whose answer is being read
     _answer: bytearray = field(default_factory=bytearray)  # gathered of it
@@ -132,6 +139,17 @@ class Conversation:
         return len(self._ledger) + (self._current is not None)
 
     @property
+    def crowded(self) -> bool:
+        """Whether so much is unanswered that no more requests are read."""
+        return self.unanswered > self.unanswered_limit or self._owed > OWED_LIMIT
+
+    @property
+    def begun(self) -> int | None:
+        """The number of the request of which a part has come that can't be forwarded yet; None if there is no such."""
+        waits = not (self._request_passes or self._requests.between_frames)
+        return self.requests_seen if waits or self._head else None
+
+    @property
     def gathered(self) -> int:
         """Bytes in memory of messages that are not complete, or held."""
         return len(self._head) + len(self._answer) + self._held_bytes
@@ -142,15 +160,26 @@ class Conversation:
         if self.closing is not None or self._last is not None:
             return
         try:
-            for piece in self._requests.feed(data):
-                self._request_piece(piece)
-                if self._last is not None:
-                    break
+            self._unread.extend(self._requests.feed(data))
         except MalformedError as fault:
-            self.closing = f"the client sent a malformed request: {fault}"
+            self._malformed(fault)
             if self.requests_seen == 0 and bytes(data[:2]) == TLS_HELLO:
                 self.closing = "the client speaks TLS, and this port does not (listen.tls)"
+        else:
+            self._read_requests()
+
+    def _read_requests(self) -> None:
+        try:
+            while self._unread and self._last is None and not self.crowded:
+                self._request_piece(self._unread.popleft())
+                if self.crowded:
+                    self._send_own_answers()
+        except MalformedError as fault:
+            self._malformed(fault)
         self._send_own_answers()
+
+    def _malformed(self, fault: MalformedError) -> None:
+        self.closing = f"the client sent a malformed request: {fault}"
 
     def _request_piece(self, piece: Piece) -> None:
         if self._request_passes:
@@ -171,7 +200,11 @@ class Conversation:
                 return
         self._head = bytearray()
         self.requests_seen += 1
+        before = len(self._ledger)
         self._request(header, head, piece)
+        if len(self._ledger) > before and isinstance(owed := self._ledger[-1], _Expected) and owed.request is not None:
+            owed.size = piece.size
+            self._owed += piece.size
 
     def _request(self, header: RequestHeader, head: bytes | bytearray, piece: Piece) -> None:
         how = treatment(header.api_key)
@@ -266,6 +299,8 @@ class Conversation:
             self._answer_piece(self._backlog.popleft())
         if self.held is None:
             self._send_own_answers()
+        if self._unread and self.closing is None:
+            self._read_requests()
 
     def _send_own_answers(self) -> None:
         if self._current is None and self.held is None:
@@ -302,6 +337,7 @@ class Conversation:
             raise MalformedError("an answer that nobody asked for")
         expected = self._ledger.popleft()
         assert isinstance(expected, _Expected)
+        self._owed -= expected.size
         (correlation_id,) = _INT32.unpack_from(self._answer)
         if correlation_id != expected.header.correlation_id:
             raise MalformedError(f"answer {correlation_id} in place of answer {expected.header.correlation_id}")

@@ -121,10 +121,12 @@ class Listener:
     def _full(self) -> str | None:
         """Why no more clients are taken in."""
         under_way = self._door.under_way if self._door is not None else 0
-        if len(self._sessions) + under_way < self._limits.connections:
-            self._trouble.ended("connections", "new connections are accepted again")
+        count, most = len(self._sessions) + under_way, self._limits.connections
+        if count < most:
+            if count <= most * 9 // 10:  # or a crowd at the door would be told of with each who leaves
+                self._trouble.ended("connections", "new connections are accepted again")
             return None
-        why = f"there are {len(self._sessions) + under_way} connections already (limits.connections)"
+        why = f"there are {count} connections already (limits.connections)"
         CONNECTIONS_REFUSED.inc()
         self._trouble.began("connections", f"new connections are refused: {why}")
         return why
@@ -132,7 +134,7 @@ class Listener:
     def _session(self, broker: Broker) -> Session:
         assert self._shared is not None, "connect() comes before open()"
         session = Session(
-            Conversation(self._catalog, self._addresses, self._limits.frame_bytes),
+            Conversation(self._catalog, self._addresses, self._limits.frame_bytes, self._limits.unanswered),
             broker,
             self._shared,
             self,

@@ -8,9 +8,10 @@ requests are unanswered. So what a connection can have in memory is bounded by a
 
 import asyncio
 import logging
+import re
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 from protocol.endpoints import rewrite_endpoints
@@ -24,7 +25,7 @@ from tierproxy.conversation import Conversation
 from tierproxy.pressure import Pressure
 from tierproxy.routing.holds import DeletesHold, EndpointsHold, FetchHold, Hold, OffsetsHold
 from tierproxy.tasks import Tasks
-from tierproxy.telemetry import BYTES_TO_BROKERS, BYTES_TO_CLIENTS, CLIENT_CONNECTIONS
+from tierproxy.telemetry import BYTES_TO_BROKERS, BYTES_TO_CLIENTS, CLIENT_CONNECTIONS, Seldom
 from tierproxy.tls import SHUTDOWN_TIMEOUT, BrokerTls, broker_trouble
 
 log = logging.getLogger("tierproxy.session")
@@ -34,6 +35,10 @@ LINGER = 10.0
 
 HIGH_WATER = 1 << 20
 """Bytes that may wait in a socket's write buffer before the other side is no longer read."""
+
+
+_KIND = re.compile(r"[:\d]")
+"""Where the part of a reason ends that is the same for all of its kind."""
 
 
 class Ports(Protocol):
@@ -60,6 +65,8 @@ class Shared:
     limits: LimitsConfig
     broker_tls: BrokerTls | None = None
     """None: brokers are spoken to in plaintext."""
+    closings: Seldom = field(default_factory=lambda: Seldom(log, lambda: asyncio.get_running_loop().time()))
+    """Any stranger can have a connection closed as often as they like."""
 
 
 class Session:
@@ -84,6 +91,7 @@ class Session:
         self._over = False
         self._address: Address | None = None  # of the broker, from when it is connected until it says something
         self._moved_at = 0.0  # when bytes last came, from either side
+        self._begun: tuple[int | None, float] = (None, 0.0)  # the request that is being gathered, and since when
         self._holding: asyncio.Task[None] | None = None
         self._lent: Allowance | None = None  # for archived records that the client has not taken yet
         self.client = _Side(self, self._from_client)
@@ -146,7 +154,7 @@ class Session:
             return
         self._over = True
         if reason:
-            log.info("connection of %s closed: %s", self.name, reason)
+            self._shared.closings.say(_KIND.split(reason)[0], f"connection of {self.name} closed: {reason}")
         if self._holding is not None:
             self._holding.cancel()
         for side in (self.client, self.broker):
@@ -171,7 +179,12 @@ class Session:
     def check_idle(self, now: float) -> None:
         """End it if nothing has moved for too long; `now` is the loop's time."""
         still = (now - self._moved_at) * 1000
-        if still > self._limits.stall_ms and self._talk.gathered and self._talk.held is None:
+        begun, since = self._begun
+        if self.client.paused:  # it may not go on
+            self._begun = begun, now
+        elif begun is not None and (now - since) * 1000 > self._limits.stall_ms:
+            self.end(f"a request was not complete after {now - since:.0f} s (limits.stall)")
+        elif still > self._limits.stall_ms and self._talk.gathered and self._talk.held is None:
             self.end(f"it stopped in the middle of a message {still / 1000:.0f} s ago (limits.stall)")
         elif still > self._limits.idle_ms and self._talk.held is None:
             self.end(f"nothing has moved for {still / 1000:.0f} s (limits.idle)")
@@ -179,8 +192,10 @@ class Session:
     # -- bytes ------------------------------------------------------------------------------------------------------
 
     def _from_client(self, data: bytes) -> None:
-        self._moved_at = asyncio.get_running_loop().time()
+        now = self._moved_at = asyncio.get_running_loop().time()
         self._talk.from_client(data)
+        if self._talk.begun != self._begun[0]:
+            self._begun = self._talk.begun, now
         self._carry_out()
 
     def _from_broker(self, data: bytes) -> None:
@@ -217,7 +232,7 @@ class Session:
     def _flow(self) -> None:
         """Pause and resume reading, by the rules above."""
         pressed = self._shared.pressure.must_wait(self)
-        crowded = self.client.full or self.broker.full or self._talk.unanswered > self._limits.unanswered
+        crowded = self.client.full or self.broker.full or self._talk.crowded
         self.client.pause_reading(pressed or crowded or not self.broker.connected)
         self.broker.pause_reading(pressed or self.client.full or self._talk.held is not None)
 
@@ -269,7 +284,7 @@ class _Side(asyncio.Protocol):
 
     def __init__(self, session: Session, received: Callable[[bytes], None]) -> None:
         self._session = session
-        self._paused = False
+        self.paused = False
         self._received = received
         self.connected = False
         self.full = False
@@ -303,8 +318,8 @@ class _Side(asyncio.Protocol):
         self._session.carry_on()
 
     def pause_reading(self, pause: bool) -> None:
-        if self.connected and pause != self._paused and not self.transport.is_closing():
-            self._paused = pause
+        if self.connected and pause != self.paused and not self.transport.is_closing():
+            self.paused = pause
             if pause:
                 self.transport.pause_reading()
             else:

@@ -95,8 +95,10 @@ class Seldom:
     """Says what strangers can make happen as often as they like: each kind at most once in `every` seconds.
 
     The next line of a kind tells how many there were in between. Kinds are the caller's own words, so that there are
-    few. `now` gives seconds that never go back.
+    few; beyond `KINDS`, in case they are not, the rest counts as one. `now` gives seconds that never go back.
     """
+
+    KINDS = 50
 
     def __init__(self, log: logging.Logger, now: Callable[[], float], every: float = 60.0) -> None:
         self._log = log
@@ -106,6 +108,8 @@ class Seldom:
 
     def say(self, kind: str, message: str, level: int = logging.INFO) -> None:
         now = self._now()
+        if kind not in self._said and len(self._said) >= self.KINDS:
+            kind = "others"
         at, unsaid = self._said.get(kind, (now - self._every, 0))
         if now - at < self._every:
             self._said[kind] = (at, unsaid + 1)

@@ -58,9 +58,10 @@ class Talk:
         default_factory=lambda: Addresses("proxy", 9192, {1: ("kafka-1", 9092)}, listening={1})
     )
     piecewise: bool = False
+    unanswered: int = 1000
 
     def __post_init__(self) -> None:
-        self.conversation = Conversation(self.catalog, self.addresses, 1 << 20)
+        self.conversation = Conversation(self.catalog, self.addresses, 1 << 20, self.unanswered)
         self._at_broker = FrameSplitter(1 << 30)
         self._at_client = FrameSplitter(1 << 30)
 

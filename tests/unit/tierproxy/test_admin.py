@@ -1,3 +1,4 @@
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 
@@ -72,3 +73,14 @@ async def test_a_port_that_is_taken_is_told() -> None:
         with pytest.raises(TierproxyError, match=r"the admin port 127\.0\.0\.1:\d+ can't be opened"):
             await admin.start()
         await admin.close()
+
+
+async def test_what_is_no_http_is_answered_and_not_logged(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    for request in (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\0\0\0\x10\0\x12\0\3\n\n"):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(request)
+        assert b" 400 " in await reader.readline()
+        writer.close()
+    assert caplog.records == []
+    assert (await ask(f"{url}/live"))[0] == 200

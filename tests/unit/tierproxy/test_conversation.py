@@ -20,7 +20,7 @@ from tests.unit.tierproxy.talk import (
     partitions_of,
     request,
 )
-from tierproxy.conversation import GATHERED_LIMIT, SMALL_ANSWER, Conversation
+from tierproxy.conversation import GATHERED_LIMIT, OWED_LIMIT, SMALL_ANSWER, Conversation
 from tierproxy.routing.holds import EndpointsHold, FetchHold
 
 OUT_OF_RANGE = ErrorCode.OFFSET_OUT_OF_RANGE
@@ -365,3 +365,67 @@ def test_no_port_above_the_last_one_and_never_the_brokers_own_address() -> None:
     talk.client(request(ApiKey.METADATA, 0, 1, bytes(4)))
     talk.broker(metadata_v0((70_000, "kafka-x", 9092)))
     assert read_endpoints(ApiKey.METADATA, 0, talk.to_client()[0]) == [Endpoint(70_000, "proxy", 0)]
+
+
+# -- too much of it ---------------------------------------------------------------------------------------------------
+
+
+def test_requests_beyond_the_limit_are_not_read_before_answers_have_come(piecewise: bool) -> None:
+    talk = Talk(piecewise=piecewise, unanswered=2)
+    talk.client(*(heartbeat(n) for n in range(6)))
+    assert talk.to_broker() == [heartbeat(n) for n in range(3)]
+    assert talk.conversation.crowded
+    seen = 3
+    for n in range(6):
+        talk.broker(answer(ApiKey.HEARTBEAT, 4, n))
+        sent = talk.to_broker()
+        assert sent == [heartbeat(seen + each) for each in range(len(sent))]
+        seen += len(sent)
+        assert talk.to_client() == [answer(ApiKey.HEARTBEAT, 4, n)]
+    assert seen == 6
+    assert not talk.conversation.crowded
+
+
+def test_requests_that_we_answer_ourselves_do_not_crowd_anybody_out() -> None:
+    talk = Talk(unanswered=2)
+    too_new = [request(ApiKey.API_VERSIONS, 99, n, b"\x00") for n in range(10)]
+    talk.client(*too_new, heartbeat(10))
+    assert len(talk.to_client()) == 10
+    assert talk.to_broker() == [heartbeat(10)]
+
+
+def test_unanswered_requests_that_were_read_whole_are_bounded_by_their_bytes() -> None:
+    talk = Talk()
+    large = [fetch(n, *((partition, 0) for partition in range(30_000))) for n in range(6)]
+    for each in large:
+        talk.client(each)
+    sent = len(talk.to_broker())
+    assert sent == OWED_LIMIT // len(large[0]) + 1
+    assert talk.conversation.crowded
+    talk.broker(fetch_answer(0))
+    assert len(talk.to_broker()) == 1
+    for n in range(1, 6):
+        talk.broker(fetch_answer(n))
+    assert not talk.conversation.crowded
+    assert talk.conversation.unanswered == 0
+
+
+def test_a_malformed_request_behind_a_crowd_closes_the_connection_when_it_is_reached() -> None:
+    talk = Talk(unanswered=0)
+    talk.client(heartbeat(0), b"abc")
+    assert talk.conversation.closing is None
+    talk.broker(answer(ApiKey.HEARTBEAT, 4, 0))
+    assert talk.conversation.closing is not None
+    assert talk.to_client() == [answer(ApiKey.HEARTBEAT, 4, 0)]
+
+
+def test_a_request_has_begun_until_it_is_forwarded() -> None:
+    talk = Talk()
+    begun = []
+    stream = struct.pack(">i", len(heartbeat(1))) + heartbeat(1)
+    for at in range(len(stream)):
+        talk.conversation.from_client(stream[at : at + 1])
+        begun.append(talk.conversation.begun)
+    assert begun == [0] * (len(stream) - 1) + [None]
+    talk.conversation.from_client(struct.pack(">i", 1 << 20) + request(ApiKey.PRODUCE, 9, 2, bytes(100_000)))
+    assert talk.conversation.begun is None, "what flows by has no end that anything waits for"

@@ -8,7 +8,7 @@ import pytest
 
 from protocol.apis import ApiKey
 from tests.kit.processes import free_ports
-from tests.unit.tierproxy.stage import HEARTBEAT, HEARTBEAT_ANSWER, Stage, talk
+from tests.unit.tierproxy.stage import HEARTBEAT, HEARTBEAT_ANSWER, Stage, Streams, talk
 from tests.unit.tierproxy.talk import answer, catalog
 from tierproxy.config import LimitsConfig
 from tierproxy.listener import Listener, PortTaken
@@ -188,3 +188,58 @@ async def test_who_stops_is_closed_in_the_middle_of_a_message_sooner(
             await reader.read()
             assert any(why in record.getMessage() for record in caplog.records)
         writer.close()
+
+
+async def test_who_sends_a_request_byte_by_byte_is_closed_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "tierproxy")
+    async with Stage(limits=LimitsConfig(stall_ms=500)) as stage:
+        reader, writer = await stage.client()
+        other = await stage.client()
+        closed = asyncio.ensure_future(reader.read())
+        writer.write(struct.pack(">ih", 50_000, ApiKey.FETCH))
+        while not closed.done():
+            writer.write(b"\0")
+            await talk(other)  # one request after the other is no stall
+            await asyncio.wait([closed], timeout=0.02)
+        assert any("limits.stall" in record.getMessage() for record in caplog.records)
+        for each in (writer, other[1]):
+            each.close()
+
+
+async def test_many_closed_connections_are_few_lines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "tierproxy")
+    async with Stage() as stage:
+        for number in range(50):
+            reader, writer = await stage.client()
+            writer.write(struct.pack(">ihhi", 100, 1, 100 + number, 0) + bytes(100))
+            assert await reader.read() == b""
+            writer.close()
+    assert len([record for record in caplog.records if record.levelname != "DEBUG"]) <= 3
+
+
+async def test_who_comes_and_goes_at_the_limit_is_not_told_of_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "tierproxy")
+    async with Stage(limits=LimitsConfig(connections=30)) as stage:
+        clients = [await _taken_in(stage) for _ in range(30)]
+        for _ in range(5):
+            reader, writer = await stage.client()
+            assert await reader.read() == b""
+            writer.close()
+            clients.pop()[1].close()
+            clients.append(await _taken_in(stage))
+        for _, writer in clients:
+            writer.close()
+    refusals = [record for record in caplog.records if "are refused" in record.getMessage()]
+    assert len(refusals) == 1
+
+
+async def _taken_in(stage: Stage) -> Streams:
+    """A client that is talked to, once there is a place for it."""
+    while True:
+        streams = await stage.client()
+        try:
+            await talk(streams)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            streams[1].close()
+        else:
+            return streams

@@ -121,3 +121,11 @@ def test_what_strangers_can_cause_is_said_seldom_and_counted(caplog: pytest.LogC
     seldom.say("a", "a5")
     seldom.say("b", "b1")
     assert said() == ["a5 (and 4 more like it since the last line)", "b1"]
+
+
+def test_kinds_are_few_even_if_a_caller_has_many(caplog: pytest.LogCaptureFixture) -> None:
+    seldom = Seldom(logging.getLogger("tierproxy.seldom"), lambda: 100.0)
+    caplog.set_level("INFO", "tierproxy.seldom")
+    for number in range(Seldom.KINDS + 100):
+        seldom.say(f"kind {number}", f"{number}")
+    assert len(caplog.records) == Seldom.KINDS + 1
