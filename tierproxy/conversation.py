@@ -74,6 +74,9 @@ GATHERED = (
 GATHERED_LIMIT = 2 << 20
 """Largest request that is read whole, in bytes: some 50,000 partitions. Scanning one takes time that others wait."""
 
+PORTION = 64 << 10
+"""Bytes from a client that are looked at before it is asked again whether too much is unanswered."""
+
 OWED_LIMIT = 4 << 20
 """Bytes of unanswered requests that were read whole, of one connection, before it is no longer read."""
 
@@ -118,7 +121,8 @@ class Conversation:
     _answers: FrameSplitter = field(init=False)
     _head: bytearray = field(default_factory=bytearray)  # of the request being gathered
     _request_passes: bool = False
-    _unread: deque[Piece] = field(default_factory=deque)  # of requests, while too many are unanswered
+    _arrived: deque[memoryview] = field(default_factory=deque)  # of requests, while too many are unanswered
+    _unread: deque[Piece] = field(default_factory=deque)  # of the portion that is being read
     _owed: int = 0  # the sizes in the ledger
     _ledger: deque[_Expected | bytes] = field(default_factory=deque)  # bytes: an answer of our own
     _current: _Expected | None = None  # whose answer is being read
@@ -159,27 +163,30 @@ class Conversation:
     def from_client(self, data: Buffer) -> None:
         if self.closing is not None or self._last is not None:
             return
-        try:
-            self._unread.extend(self._requests.feed(data))
-        except MalformedError as fault:
-            self._malformed(fault)
-            if self.requests_seen == 0 and bytes(data[:2]) == TLS_HELLO:
-                self.closing = "the client speaks TLS, and this port does not (listen.tls)"
-        else:
-            self._read_requests()
+        self._arrived.append(memoryview(data))
+        self._read_requests()
 
     def _read_requests(self) -> None:
+        begins = bytes(self._arrived[0][:2]) if self._arrived else b""
         try:
-            while self._unread and self._last is None and not self.crowded:
+            while self._last is None and not self.crowded and self._split():
                 self._request_piece(self._unread.popleft())
                 if self.crowded:
                     self._send_own_answers()
         except MalformedError as fault:
-            self._malformed(fault)
+            self.closing = f"the client sent a malformed request: {fault}"
+            if self.requests_seen == 0 and begins == TLS_HELLO:
+                self.closing = "the client speaks TLS, and this port does not (listen.tls)"
         self._send_own_answers()
 
-    def _malformed(self, fault: MalformedError) -> None:
-        self.closing = f"the client sent a malformed request: {fault}"
+    def _split(self) -> bool:
+        """See to it that there is an unread piece, if more has arrived: a portion at a time, as pieces take memory."""
+        while self._arrived and not self._unread:
+            data = self._arrived.popleft()
+            if len(data) > PORTION:
+                self._arrived.appendleft(data[PORTION:])
+            self._unread.extend(self._requests.feed(data[:PORTION]))
+        return bool(self._unread)
 
     def _request_piece(self, piece: Piece) -> None:
         if self._request_passes:
@@ -299,7 +306,7 @@ class Conversation:
             self._answer_piece(self._backlog.popleft())
         if self.held is None:
             self._send_own_answers()
-        if self._unread and self.closing is None:
+        if self.closing is None and (self._unread or self._arrived):
             self._read_requests()
 
     def _send_own_answers(self) -> None:

@@ -41,6 +41,10 @@ _KIND = re.compile(r"[:\d]")
 """Where the part of a reason ends that is the same for all of its kind."""
 
 
+MANY = 256
+"""Pieces in one write: archived records are a few for each partition, answers that were not patched one or two each."""
+
+
 class Ports(Protocol):
     """What a session needs of the listener that made it."""
 
@@ -213,11 +217,11 @@ class Session:
         if talk.to_broker and self.broker.connected:
             pieces, talk.to_broker = talk.to_broker, []
             BYTES_TO_BROKERS.inc(sum(len(piece) for piece in pieces))
-            self.broker.transport.writelines(pieces)
+            self.broker.transport.writelines(_few(pieces))
         if talk.to_client:
             pieces, talk.to_client = talk.to_client, []
             BYTES_TO_CLIENTS.inc(sum(len(piece) for piece in pieces))
-            self.client.transport.writelines(pieces)
+            self.client.transport.writelines(_few(pieces))
         if talk.catalog.wanted or talk.catalog.topics_stale:
             self._shared.wake_scout()
         if talk.closing is not None:
@@ -275,6 +279,11 @@ class Session:
             case EndpointsHold():
                 await self._ports.open(hold.nodes)
                 return rewrite_endpoints(hold.key, hold.version, hold.payload, self._talk.addresses.advertised)
+
+
+def _few(pieces: list[Buffer]) -> list[Buffer]:
+    """The same bytes; many small ones as one, because in a write buffer each takes several times its size."""
+    return [b"".join(pieces)] if len(pieces) > MANY else pieces
 
 
 class _Side(asyncio.Protocol):
