@@ -68,6 +68,8 @@ class Scene:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._line.close()
+        self.writer.close()
         self._closing.close()
 
     def through(self, number: int) -> Address:

@@ -8,9 +8,9 @@ same all the same, and that is what is compared: a partition which the broker le
 import time
 from dataclasses import dataclass, field, replace
 
-from tests.differential.answers import Fetched, read_fetched
+from tests.differential.answers import Fetched, Part, read_fetched
 from tests.differential.asks import FetchAsk, FetchPlace
-from tests.differential.fetches import compare_fetched
+from tests.differential.fetches import UNSUPPORTED_COMPRESSION, compare_fetched
 from tests.differential.findings import Allowed, Findings
 from tests.differential.generator import Generator
 from tests.differential.plays import PATIENCE, Table
@@ -19,6 +19,7 @@ from tests.differential.world import Side
 
 FULL, FINAL = 0, -1
 UNKNOWN_SESSION = 70
+ZSTD_TOPIC = "zstd"
 
 Places = dict[tuple[str, int], FetchPlace]
 
@@ -115,11 +116,19 @@ def _compare(wanted: FetchAsk, ref: Fetched, arc: Fetched, table: Table, finding
     if sorted(answered) != sorted(wanted.effective) or not told.keys() <= set(answered):
         findings.differ(f"asked for {sorted(wanted.effective)}, answered were {sorted(answered)} and {sorted(told)}")
         return
-    # What the broker left out has not changed: nothing new, or no room for it.
-    ref.parts = [told.get((part.topic, part.index), replace(part, error=0, records=b"")) for part in arc.parts]
+    # What the broker left out has not changed: nothing new, or no room for it. That it refuses the topic's compression
+    # it puts into what it sends, so of a partition that has nothing to send it says nothing.
+    ref.parts = [
+        told.get((part.topic, part.index), replace(part, error=part.error * _is_refused(table, part), records=b""))
+        for part in arc.parts
+    ]
     ref.groups = arc.groups
     ref.session_id = 0
     compare_fetched(wanted, ref, arc, table.world, findings, in_order=False)
+
+
+def _is_refused(table: Table, part: Part) -> bool:
+    return table.world.zstd_refused and part.topic == ZSTD_TOPIC and part.error == UNSUPPORTED_COMPRESSION
 
 
 def _close(table: Table, handlers: list[Handler], wanted: FetchAsk) -> None:
