@@ -119,7 +119,7 @@ def _compare(wanted: FetchAsk, ref: Fetched, arc: Fetched, table: Table, finding
     # What the broker left out has not changed: nothing new, or no room for it. That it refuses the topic's compression
     # it puts into what it sends, so of a partition that has nothing to send it says nothing.
     ref.parts = [
-        told.get((part.topic, part.index), replace(part, error=part.error * _is_refused(table, part), records=b""))
+        told.get((part.topic, part.index), part if _is_refused(table, part) else replace(part, error=0, records=b""))
         for part in arc.parts
     ]
     ref.groups = arc.groups

@@ -267,7 +267,7 @@ HOSTILE: dict[Callable[[Town, ExitStack], None], int] = {
     a_hundred_thousand_partitions: 256,
 }
 """Who does it, and how many MiB the process may grow by: what the limits add up to, a MiB or two of buffers for each
-connection, and what the allocator keeps. Measured were 0, 0, 7, 7, 14, 17, 43 and 147 (five clients' 60,000 partitions).
+connection, and what the allocator keeps. Measured: 0, 0, 7, 7, 14, 17, 43, 147 (five clients of 60,000 partitions).
 """
 
 
