@@ -1,6 +1,6 @@
 # Needs git, Python >= 3.11 and make; everything else is fetched into this folder (.venv, .cache) on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-unit clients lint format types imports check demo differential bench clean distclean
+.PHONY: help setup test test-unit clients lint format types imports check demo differential fuzz bench clean distclean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -17,6 +17,7 @@ help:
 	@echo "make clients the client matrix in its long form: older clients too, more rounds"
 	@echo "make differential  the same random requests to a whole log and to an archived one"
 	@echo "             (N=20000 requests, SEED=7, ONLY=123 to repeat one, KAFKA=3.9.1)"
+	@echo "make fuzz    random bytes, led by coverage, to all that reads them (SECONDS=600, TARGET=fetch_stream)"
 	@echo "make bench   speeds: hot directly, hot through the proxy, cold through the proxy, archiving"
 	@echo "make check   what .ci/run runs: lint, types, import rules, tests"
 	@echo "make clean   stop using disk for demo and bench data; distclean also drops .venv and .cache"
@@ -80,11 +81,14 @@ differential: $(READY)
 	@$(PY) -m tests.differential $(if $(N),--requests $(N)) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
 	    $(if $(KAFKA),--kafka $(KAFKA))
 
+fuzz: $(READY)
+	@$(PY) -m tests.fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TARGET),--target $(TARGET))
+
 bench: $(READY)
 	@$(PY) -m tests.bench
 
 clean:
-	rm -rf .demo .bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .demo .bench .fuzz build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 distclean: clean
 	rm -rf .venv .cache
