@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from protocol.apis import ApiKey
+from tests.clients import security
 from tests.clients.client import CLASSIC, NEXT
 from tests.clients.matrix import CLIENTS, OLDER, Row
 from tests.clients.tools import TOOLS
@@ -29,6 +30,10 @@ The numbers are the versions of the requests it sends to Kafka 4.3.
 """
 _OLDER = "`make clients` adds older ones, down to the oldest that Kafka 4 lets in:\n"
 _TOOLS = "**Kafka's own tools**, through tierproxy:\n"
+_SECURITY = """\
+**Security.** Each of these clients logs in so, and reads what is archived, in `make test`; what can't work is listed
+under [Security](#security).
+"""
 _APIS = """\
 **APIs.** tierproxy looks into these, so it hides versions from clients that it doesn't know yet, and refuses them:
 """
@@ -49,6 +54,8 @@ def section() -> str:
             _table(head, map(_client, OLDER)),
             _TOOLS,
             _table(["tool", "tried"], ([f"`{name}`", tool.tried] for name, tool in TOOLS.items())),
+            _SECURITY,
+            _table(["way in", "tried with"], security.rows()),
             _APIS,
             _table(["API", "versions", "what happens"], map(_api, sorted({*TREATMENTS, *OFFERED}))),
             _OTHERS,

@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 from protocol.errors import ErrorCode
+from tests.clients.security import MECHANISMS, OWN_ACCOUNT, readers
 from tests.integration.security.conftest import (
     LATER,
     LIFETIME_MS,
@@ -35,14 +36,12 @@ from tests.kit.records import assert_same, drafts
 from tierproxy.broker_connection import AccessRefused, Unreachable
 
 LIFETIME = LIFETIME_MS / 1000
-_JAVA_TOO: tuple[Mechanism, ...] = ("SCRAM-SHA-512", "OAUTHBEARER")  # it takes seconds to start
 
 
-@pytest.mark.parametrize("name", READERS)
-@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"])
+@pytest.mark.parametrize(
+    ("mechanism", "name"), [(mechanism, name) for mechanism in MECHANISMS for name in readers(mechanism)]
+)
 def test_a_client_logs_in_and_reads_what_is_archived(secured: Secured, name: str, mechanism: Mechanism) -> None:
-    if name == "java" and mechanism not in _JAVA_TOO:
-        pytest.skip("one of Java's two SCRAMs will do, and PLAIN is read in TLS (test_tls.py)")
     read = READERS[name](secured.proxy.bootstrap, TOPIC, secured.log, login=login(READER, mechanism))
     assert_same(secured.log, read)
 
@@ -157,7 +156,7 @@ def test_its_own_account_logs_in_again_in_good_time(secured: Secured) -> None:
     assert troubled == []
 
 
-@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-512", "OAUTHBEARER", "PLAIN"])
+@pytest.mark.parametrize("mechanism", OWN_ACCOUNT)
 def test_its_own_account_logs_in_by_any_mechanism(
     secured: Secured, secured_kafka: Cluster, tmp_path: Path, mechanism: Mechanism
 ) -> None:

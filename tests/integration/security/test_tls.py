@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from tests.clients.security import BY_SERVER_NAME
 from tests.integration.security.conftest import READER, TOPIC, Secured, login, proxy, service
 from tests.kit.clients import READERS
 from tests.kit.console import read_with_java
@@ -133,7 +134,7 @@ def read_with_names(name: str, tmp_path: Path) -> Callable[..., Any]:
     return lambda *args, **kwargs: read_with_java(*args, **kwargs, jvm=[f"-Djdk.net.hosts.file={hosts}"])
 
 
-@pytest.mark.parametrize("name", ["kafka-python", "aiokafka", "java"])  # librdkafka can't be told of names
+@pytest.mark.parametrize("name", BY_SERVER_NAME)
 def test_a_client_finds_its_broker_by_name(
     secured: Secured, named: Proxy, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -24,3 +24,9 @@ def test_it_names_every_client_and_tool() -> None:
 def test_the_tests_use_every_tool_that_it_names() -> None:
     sources = "".join(file.read_text() for file in (PROJECT / "tests/integration/clients").glob("*.py"))
     assert set(re.findall(r'"(kafka-[a-z-]+)"', sources)) == set(TOOLS)
+
+
+def test_the_tests_of_security_take_their_clients_from_where_the_table_does() -> None:
+    sources = "".join(file.read_text() for file in (PROJECT / "tests/integration/security").glob("test_*.py"))
+    for name in ("readers(mechanism)", 'parametrize("mechanism", OWN_ACCOUNT)', 'parametrize("name", BY_SERVER_NAME)'):
+        assert name in sources
