@@ -64,12 +64,13 @@ def _make_room(connections: int) -> None:
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    if most < wanted:
+    clients = max(0, most - FILES_BESIDES) // 2
+    if clients < connections * 9 // 10:
         log.warning(
             "this process may open %d files, which is enough for some %d clients only, not for limits.connections = "
             "%d; raise the limit (ulimit -n) or lower limits.connections",
             most,
-            max(0, most - FILES_BESIDES) // 2,
+            clients,
             connections,
         )
 
