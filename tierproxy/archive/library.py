@@ -125,6 +125,12 @@ class Library:
                 if name == MANIFEST_FILE:
                     yield pid
 
+    async def segments(self, manifest: Manifest, from_offset: int = 0) -> AsyncIterator[SegmentEntry]:
+        """The segments that hold `from_offset` or what follows, in order: the way to walk through all of them."""
+        for entry in manifest.segments:
+            if entry.last_offset >= from_offset:
+                yield entry
+
     def segment_key(self, pid: PartitionId, entry: SegmentEntry) -> str:
         """Where a segment lies in the store."""
         return partition_prefix(self.cluster, pid) + entry.key_name

@@ -19,8 +19,7 @@ async def read_records(library: Library, manifest: Manifest, offset: int, *, com
     Raises errors of the store and FormatError.
     """
     at = max(offset, manifest.start_offset)
-    first = manifest.segment_at(at)
-    for entry in manifest.segments[first:] if first is not None else ():
+    async for entry in library.segments(manifest, at):
         key = library.segment_key(manifest.pid, entry)
         index = await library.load_index(manifest.pid, entry)
         picker = _Picker(index, at, committed)

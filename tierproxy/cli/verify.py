@@ -208,7 +208,7 @@ async def verify_partition(
     """Read all segments of a partition. `progress` is told bytes read. Errors of the store are problems."""
     result = PartitionCheck(manifest.pid, gaps=manifest.gaps)
     holes: list[Range] = []
-    for entry in manifest.segments:
+    async for entry in library.segments(manifest):
         result.segments += 1
         result.stored_bytes += entry.stored_size
         result.plain_bytes += entry.plain_size
