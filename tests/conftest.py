@@ -4,9 +4,14 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.kit.kafka import Cluster
 from tests.kit.s3 import S3Server
+
+# A busy machine is no fault of the code's: nothing is judged by the time it takes.
+settings.register_profile("tierproxy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tierproxy")
 
 
 @pytest.fixture(autouse=True)

@@ -13,10 +13,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.clients.client import At
-from tests.clients.worker import SECONDS, Worker, WorkerClient
+from tests.clients.worker import Worker, WorkerClient
 from tests.kit import CACHE, jars
 
 SOURCES = Path(__file__).parent / "java"
+TOOL_SECONDS = 240.0
+"""A tool has a minute's patience of its own, and waits until the ones before it have ended."""
 COMPILER = "org.eclipse.jdt:ecj:3.42.0"
 
 
@@ -42,7 +44,7 @@ class JavaClient(WorkerClient):
         }
         return {"topic": at.topic, "config": config | ({"group.id": group} if group is not None else {})}
 
-    def tool(self, main: str, *arguments: str, status: int = 0, seconds: float = SECONDS) -> str:
+    def tool(self, main: str, *arguments: str, status: int = 0, seconds: float = TOOL_SECONDS) -> str:
         """Runs a tool by its main class; what it printed. Another exit status than `status` is a failure."""
         answer = self.worker.call("tool", seconds=seconds, main=main, arguments=list(arguments))
         if answer["status"] != status:

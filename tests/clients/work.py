@@ -7,7 +7,7 @@ from threading import Event, Thread
 
 from tests.kit.processes import wait_for
 
-AT_MOST = 100.0
+AT_MOST = 300.0
 """Seconds that work may take to end: more than any client here waits for anything."""
 
 PAUSE = 1.0

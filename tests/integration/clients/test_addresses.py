@@ -28,7 +28,7 @@ from protocol.fetch import FetchPartition
 from protocol.fetch_response import parse_fetch_response
 from tests.clients.client import At, Client
 from tests.clients.hidden import HOSTS, OUTSIDE, Hidden, hidden
-from tests.clients.java import JavaClient, settings
+from tests.clients.java import TOOL_SECONDS, JavaClient, settings
 from tests.clients.matrix import CLIENTS, Row
 from tests.clients.raw import Raw
 from tests.clients.tap import Recording, can_listen
@@ -42,7 +42,7 @@ from tests.kit.records import Log, assert_same, drafts
 from tests.unit.batch_maker import make_batch
 
 pytestmark = [
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(
         sys.platform != "linux" or not can_listen(OUTSIDE, *HOSTS.values()),
         reason="needs loopback addresses from 127.0.0.2 on and /proc, as Linux has them",
@@ -210,7 +210,8 @@ def _elected(stage: Hidden, java: JavaClient) -> dict[int, int]:
     """The leaders after each partition that can have it has got its preferred one."""
     place = ("--bootstrap-server", stage.gateway)
     everywhere = ("--election-type", "preferred", "--all-topic-partitions")
-    java.worker.call("tool", main=TOOLS["kafka-leader-election"].main, arguments=[*place, *everywhere])
+    election = TOOLS["kafka-leader-election"].main
+    java.worker.call("tool", seconds=TOOL_SECONDS, main=election, arguments=[*place, *everywhere])
     return _leaders(stage)
 
 

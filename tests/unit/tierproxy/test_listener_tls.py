@@ -402,8 +402,14 @@ async def test_a_broker_that_wants_certificates_of_clients_is_said_once(
     def broker(listening: socket.socket, connections: int) -> None:
         for _ in range(connections):
             plain, _ = listening.accept()
-            with plain, contextlib.suppress(ssl.SSLError):
-                context.wrap_socket(plain, server_side=True)
+            with plain.dup() as rest:
+                with plain, contextlib.suppress(ssl.SSLError):
+                    context.wrap_socket(plain, server_side=True)
+                # Closed with the client's next bytes unread, the connection would be reset and the alert lost with it.
+                rest.shutdown(socket.SHUT_WR)
+                with contextlib.suppress(ConnectionResetError):
+                    while rest.recv(1 << 16):
+                        pass
 
     async with Stage(broker_tls=client_tls(encrypted(authority))) as stage:
         with socket.create_server(("127.0.0.1", 0)) as listening:
