@@ -20,6 +20,7 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 /** What consumers do: with KafkaConsumer as every version since 2.0 has it. */
 final class Reading {
     private static final Duration A_MOMENT = Duration.ofMillis(100);
+    private static final long PATIENCE = Duration.ofMinutes(3).toNanos(); // nobody waits for so long
 
     /** From `starts`, or where the reset policy says, until each partition has given its `last` offset. */
     static JsonNode read(JsonNode words) {
@@ -29,7 +30,9 @@ final class Reading {
             consumer.assign(last.keySet());
             offsets(words, "starts").forEach(consumer::seek);
             Set<TopicPartition> missing = new HashSet<>(last.keySet());
+            long began = System.nanoTime();
             while (!missing.isEmpty()) {
+                check(began, missing);
                 for (ConsumerRecord<byte[], byte[]> record : consumer.poll(A_MOMENT)) {
                     TopicPartition partition = new TopicPartition(record.topic(), record.partition());
                     if (missing.contains(partition)) {
@@ -49,7 +52,9 @@ final class Reading {
         Map<TopicPartition, OffsetAndMetadata> done = new HashMap<>();
         try (KafkaConsumer<byte[], byte[]> consumer = consumer(words)) {
             consumer.subscribe(java.util.Collections.singletonList(words.get("topic").asText()));
+            long began = System.nanoTime();
             while (records.size() < count) {
+                check(began, records.size() + " of " + count);
                 for (ConsumerRecord<byte[], byte[]> record : consumer.poll(A_MOMENT)) {
                     if (records.size() == count) break;
                     records.add(json(record));
@@ -61,6 +66,10 @@ final class Reading {
             consumer.commitSync(done);
         }
         return records;
+    }
+
+    static void check(long began, Object what) {
+        if (System.nanoTime() - began > PATIENCE) throw new IllegalStateException("nothing more comes: " + what);
     }
 
     /** Per partition, for each time the offset and time of the first record that is not older, or null. */

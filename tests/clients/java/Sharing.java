@@ -15,7 +15,9 @@ final class Sharing {
         try (KafkaShareConsumer<byte[], byte[]> consumer = new KafkaShareConsumer<>(
             Reading.properties(words), new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
             consumer.subscribe(Collections.singletonList(words.get("topic").asText()));
+            long began = System.nanoTime();
             while (records.size() < count) {
+                Reading.check(began, records.size() + " of " + count);
                 for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(100)))
                     records.add(Reading.json(record));
                 consumer.commitSync(); // acknowledges what the last poll gave
