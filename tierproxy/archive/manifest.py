@@ -23,7 +23,8 @@ Stored as JSON, for people and `jq`, one line a segment:
       "pages": [],                                    of older entries; always empty in version 1
       "segments": [
         {"name": "00000000000000000000-00000000000000183201-5f1c9a3e.log.zst", "base_offset": 0, ...}
-      ]
+      ],
+      "checksum": "sha256:..."                        of all the other fields, see json_fields
     }
 
 Moving older entries to pages will be another version: a program that knows only this one would take what it
@@ -39,7 +40,7 @@ from itertools import pairwise
 from typing import Self
 
 from tierproxy.archive.errors import ContinuityError, FormatError
-from tierproxy.archive.json_fields import Fields
+from tierproxy.archive.json_fields import Fields, sealed
 from tierproxy.archive.names import PartitionId, parse_segment_name, parse_topic_id, topic_id_text
 
 FORMAT = "tierproxy-manifest"
@@ -251,7 +252,7 @@ class Manifest:
         lines.append(_json_list("gaps", [asdict(gap) for gap in self.gaps]))
         lines.append(_json_list("pages", list(self.pages)))
         lines.append(_json_list("segments", [_json_segment(entry) for entry in self.segments]))
-        return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+        return sealed(("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:

@@ -43,6 +43,15 @@ STORED = b"""{
   ]
 }
 """
+SEALED = STORED.replace(
+    b"\n  ]\n}\n",
+    b"""
+  ],
+  "checksum": "sha256:797bc78ddc81355b4fbc1fd8e922f1c380c4080772aa2f71809a9f3e47ed2053"
+}
+""",
+)
+"""Those of before have no checksum."""
 FIRST = SegmentEntry(
     key_name="00000000000000000200-00000000000000000399-5f1c9a3e.log.zst",
     base_offset=200,
@@ -72,11 +81,27 @@ def entry(base: int, last: int, plain_size: int = 10) -> SegmentEntry:
 
 
 def test_a_manifest_is_stored_like_this_for_ever() -> None:
-    assert MANIFEST.to_json() == STORED
+    assert MANIFEST.to_json() == SEALED
 
 
-def test_the_stored_manifest_of_version_1_is_read() -> None:
-    assert Manifest.from_json(STORED) == MANIFEST
+@pytest.mark.parametrize("stored", [STORED, SEALED])
+def test_the_stored_manifest_of_version_1_is_read(stored: bytes) -> None:
+    assert Manifest.from_json(stored) == MANIFEST
+
+
+def test_layout_is_not_part_of_the_checksum() -> None:
+    assert Manifest.from_json(json.dumps(json.loads(SEALED), indent=7).encode()) == MANIFEST
+
+
+def test_a_manifest_with_one_wrong_bit_is_never_believed() -> None:
+    for bit in range(8 * len(SEALED)):
+        wrong = bytearray(SEALED)
+        wrong[bit // 8] ^= 1 << bit % 8
+        try:
+            read = Manifest.from_json(bytes(wrong))
+        except FormatError:
+            continue
+        assert read == MANIFEST, f"bit {bit}"  # it was between two fields
 
 
 def test_the_first_manifest_of_a_partition() -> None:
