@@ -46,6 +46,17 @@ GAPS = Counter("tierproxy_gaps", "Ranges of offsets that were lost before they w
 BATCHES_DAMAGED = Counter("tierproxy_batches_damaged", "Batches from brokers that did not match their checksum")
 SEGMENTS_DAMAGED = Counter("tierproxy_segments_damaged", "Segments that a store gave back otherwise than written")
 
+# ---- metrics: stores -----------------------------------------------------------------------------------------
+
+STORE_REQUESTS = Counter("tierproxy_store_requests", "Requests to stores, each try, by operation", ["operation"])
+STORE_ERRORS = Counter(
+    "tierproxy_store_errors", "Requests to stores that failed, by operation and kind", ["operation", "kind"]
+)
+STORE_RETRIES = Counter("tierproxy_store_retries", "Requests to stores that were tried again at once")
+DAMAGED_READS = Counter(
+    "tierproxy_damaged_reads", "Bytes from stores that did not match their checksum, by what they were", ["what"]
+)
+
 # ---- metrics: all parts --------------------------------------------------------------------------------------
 
 TROUBLES = Counter("tierproxy_troubles", "Lasting conditions that began, by part; each has a log line", ["part"])

@@ -2,16 +2,36 @@
 
 A document is read, changed and written back by programs of different age. A field that one of them does not
 know would be lost on the way, so an unknown one is an error, as is a missing one: nothing is guessed.
+
+One wrong bit in a number gives another number. So a document ends with a checksum of all its other fields; whoever
+changes one by hand leaves the checksum out.
 """
 
 import json
 from array import array
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Self, TypeVar, cast
 
 from tierproxy.archive.errors import FormatError, UnknownVersionError
 
 T = TypeVar("T")
+
+CHECKSUM = "checksum"
+_END = b"\n}\n"
+
+
+def sealed(document: bytes) -> bytes:
+    """A document, which ends with a line break, a brace and a line break, with its checksum as the last field."""
+    if not document.endswith(_END):
+        raise ValueError("the document does not end as it must")
+    checksum = _checksum(json.loads(document))
+    return document.removesuffix(_END) + f',\n  "{CHECKSUM}": "{checksum}"'.encode() + _END
+
+
+def _checksum(fields: dict[str, object]) -> str:
+    """Of what the fields say, in their order, however they are laid out."""
+    return "sha256:" + sha256(json.dumps(fields, separators=(",", ":")).encode()).hexdigest()
 
 
 class Fields:
@@ -29,12 +49,14 @@ class Fields:
     def of_document(cls, data: bytes, what: str, format_name: str, *versions: int) -> Self:
         """The other fields of a whole document that says it is `format_name` in one of those versions."""
         try:
-            fields = cls(json.loads(data), what)
+            whole = json.loads(data)
+            fields = cls(whole, what)
         except (
             ValueError,
             RecursionError,
         ) as error:  # json's own errors and UnicodeDecodeError are ValueErrors
             raise FormatError(f"{what} is no JSON: {error}") from error
+        fields._left.pop(CHECKSUM, None)
         if fields._left.pop("format", None) != format_name:
             raise FormatError(f"{what} is none: it does not name {format_name!r} as its format")
         found = fields._left.pop("version", None)
@@ -42,6 +64,9 @@ class Fields:
             known = " and ".join(map(str, versions))
             raise UnknownVersionError(f"{what} has version {found!r}, this tierproxy knows only {known}")
         fields.version = found
+        checksum = whole.pop(CHECKSUM, None)
+        if checksum is not None and checksum != _checksum(whole):
+            raise FormatError(f"{what} does not match its checksum: it was damaged, or changed by hand")
         return fields
 
     def integer(self, name: str, least: int = 0) -> int:

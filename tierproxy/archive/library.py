@@ -10,11 +10,13 @@ finds one, `save` moves those away that make the root too long, `replacing` puts
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 from tierproxy.archive.errors import ClusterMismatch, ContinuityError, FormatError
-from tierproxy.archive.json_fields import Fields
+from tierproxy.archive.json_fields import Fields, sealed
 from tierproxy.archive.manifest import Manifest, SegmentEntry, Sums
 from tierproxy.archive.names import (
     MANIFEST_FILE,
@@ -28,11 +30,13 @@ from tierproxy.archive.names import (
 from tierproxy.archive.page_files import PageFiles
 from tierproxy.archive.pages import Page, PageRef, Paging
 from tierproxy.archive.segment_index import SegmentIndex, SegmentInfo, read_index
-from tierproxy.archive.store import Conflict, NotFound, Store
+from tierproxy.archive.store import Conflict, NotFound, Store, Unavailable
 from tierproxy.byte_cache import ByteCache
 from tierproxy.tasks import Tasks
+from tierproxy.telemetry import DAMAGED_READS
 
 log = logging.getLogger("tierproxy.archive")
+T = TypeVar("T")
 
 CLUSTER_FORMAT = "tierproxy-cluster"
 CLUSTER_VERSION = 1
@@ -43,6 +47,10 @@ LONG_SEGMENTS = LONG_BYTES // 400
 PAGING = Paging()
 KEPT_BYTES = 64 * 1024 * 1024
 """Stored bytes of all the manifests that are kept; in memory they take about twice as much."""
+
+
+TRIES = 3
+"""How often a document is read that comes damaged, and written that does not come back: on the way it happens once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +85,14 @@ class Library:
 
         ClusterMismatch if it is another's; FormatError if the record can't be read.
         """
-        key = cluster_key(self.cluster)
-        try:
-            found = await self.store.get(key)
-        except NotFound:
+        recorded = await self.owner()
+        if recorded is None:
+            record = _cluster_record(self.cluster, cluster_id)
             try:
-                await self.store.put_if(key, _cluster_record(self.cluster, cluster_id), None)
+                await self._write(cluster_key(self.cluster), record, None)
                 return
             except Conflict:  # somebody else was quicker: the same cluster, as a rule
-                found = await self.store.get(key)
-        recorded = _read_cluster_id(key, found.data)
+                recorded = await self.owner()
         if recorded != cluster_id:
             raise ClusterMismatch(
                 f"the archive {self.cluster!r} is of Kafka cluster {recorded}, but the brokers are of {cluster_id}. "
@@ -95,32 +101,21 @@ class Library:
 
     async def owner(self) -> str | None:
         """The Kafka cluster id that claim() recorded, None if nothing was claimed. FormatError if it can't be read."""
-        key = cluster_key(self.cluster)
-        try:
-            found = await self.store.get(key)
-        except NotFound:
-            return None
-        return _read_cluster_id(key, found.data)
+        found = await self._read(cluster_key(self.cluster), _read_cluster_id)
+        return found[0] if found is not None else None
 
     async def load(self, pid: PartitionId) -> VersionedManifest | None:
         """A partition's manifest; None if nothing is archived of it. FormatError if it can't be read."""
-        key = manifest_key(self.cluster, pid)
-        try:
-            found = await self.store.get(key)
-        except NotFound:
-            return None
         kept = self._kept.get(pid)
-        if kept is not None and kept.found.version == found.version:  # of the same bytes, as the store promises
+        version = kept.found.version if kept is not None else None
+        found = await self._read(manifest_key(self.cluster, pid), partial(self._manifest_of, pid), version)
+        if found is None:
+            return None
+        manifest, version, size = found
+        if manifest is None:
+            assert kept is not None
             return kept.found
-        try:
-            if len(found.data) > LONG_BYTES:
-                manifest = await asyncio.to_thread(Manifest.from_json, found.data)
-            else:
-                manifest = Manifest.from_json(found.data)
-            self._check_owner(pid, manifest)
-        except FormatError as error:
-            raise type(error)(f"{key}: {error}") from error
-        return self._keep(pid, VersionedManifest(manifest, found.version), len(found.data))
+        return self._keep(pid, VersionedManifest(manifest, version), size)
 
     async def save(self, pid: PartitionId, manifest: Manifest, version: str | None) -> VersionedManifest:
         """Replace the manifest of that version; None for the partition's first one.
@@ -133,7 +128,7 @@ class Library:
         manifest = await self._spilled(manifest)
         long = len(manifest.segments) + len(manifest.pages) > LONG_SEGMENTS
         data = await asyncio.to_thread(manifest.to_json) if long else manifest.to_json()
-        stored = await self.store.put_if(manifest_key(self.cluster, pid), data, version)
+        stored = await self._write(manifest_key(self.cluster, pid), data, version)
         return self._keep(pid, VersionedManifest(manifest, stored), len(data))
 
     async def partitions(self) -> AsyncIterator[PartitionId]:
@@ -288,6 +283,46 @@ class Library:
             raise FormatError(f"{key} holds another segment: of {found}")
         return index
 
+    async def _read(
+        self, key: str, parse: Callable[[bytes], T], known: str | None = None
+    ) -> tuple[T | None, str, int] | None:
+        """A document, its version and size in bytes; None if it is not there, only its version if that is `known`.
+
+        FormatError if it is damaged, again and again.
+        """
+        for last in (*[False] * (TRIES - 1), True):
+            try:
+                found = await self.store.get(key)
+            except NotFound:
+                return None
+            if found.version == known:  # of the same bytes, as the store promises
+                return None, found.version, len(found.data)
+            try:
+                long = len(found.data) > LONG_BYTES
+                value = await asyncio.to_thread(parse, found.data) if long else parse(found.data)
+            except FormatError as error:
+                DAMAGED_READS.labels("document").inc()
+                if last:
+                    raise type(error)(f"{key}: {error}") from error
+            else:
+                return value, found.version, len(found.data)
+        raise AssertionError("the last try returns or raises")
+
+    async def _write(self, key: str, data: bytes, version: str | None) -> str:
+        """put_if() and a look at what the store has now: not every store compares checksums."""
+        for _ in range(TRIES):
+            version = await self.store.put_if(key, data, version)
+            found = await self.store.get(key)
+            if found.data == data or found.version != version:  # of the next writer, who has read ours
+                return version
+            DAMAGED_READS.labels("document").inc()
+        raise Unavailable(f"{key}: the store does not give back what is written to it")
+
+    def _manifest_of(self, pid: PartitionId, data: bytes) -> Manifest:
+        manifest = Manifest.from_json(data)
+        self._check_owner(pid, manifest)
+        return manifest
+
     def _keep(self, pid: PartitionId, found: VersionedManifest, size: int) -> VersionedManifest:
         self._kept.put(pid, _Kept(found, size))
         return found
@@ -301,11 +336,11 @@ class Library:
 
 def _cluster_record(cluster: str, cluster_id: str) -> bytes:
     record = {"format": CLUSTER_FORMAT, "version": CLUSTER_VERSION, "cluster": cluster, "cluster_id": cluster_id}
-    return json.dumps(record, indent=2).encode() + b"\n"
+    return sealed(json.dumps(record, indent=2).encode() + b"\n")
 
 
-def _read_cluster_id(key: str, data: bytes) -> str:
-    fields = Fields.of_document(data, key, CLUSTER_FORMAT, CLUSTER_VERSION)
+def _read_cluster_id(data: bytes) -> str:
+    fields = Fields.of_document(data, "the record of the cluster", CLUSTER_FORMAT, CLUSTER_VERSION)
     fields.text("cluster")
     cluster_id = fields.text("cluster_id")
     fields.finish()

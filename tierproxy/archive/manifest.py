@@ -28,7 +28,8 @@ Stored as JSON, for people and `jq`, one line a segment:
       ],
       "segments": [
         {"name": "00000000000000091601-00000000000000183201-5f1c9a3e.log.zst", "base_offset": 91601, ...}
-      ]
+      ],
+      "checksum": "sha256:..."                        of all the other fields, see json_fields
     }
 
 Version 1 had no pages, and is still read. A program that knows only that one refuses version 2: it would take what it
@@ -43,7 +44,7 @@ from itertools import pairwise
 from typing import Self
 
 from tierproxy.archive.errors import ContinuityError, FormatError
-from tierproxy.archive.json_fields import Fields
+from tierproxy.archive.json_fields import Fields, sealed
 from tierproxy.archive.names import PartitionId, parse_topic_id, topic_id_text
 from tierproxy.archive.pages import PageRef
 from tierproxy.archive.segment_entry import SegmentEntry, Sums
@@ -239,7 +240,7 @@ class Manifest:
         lines.append(_json_list("gaps", [asdict(gap) for gap in self.gaps]))
         lines.append(_json_list("pages", [page.to_row() for page in self.pages]))
         lines.append(_json_list("segments", [entry.to_row() for entry in self.segments]))
-        return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+        return sealed(("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:

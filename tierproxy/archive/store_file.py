@@ -8,14 +8,13 @@ its bytes. Names that begin with a dot are this module's own (".lock", ".tmp-...
 killed process left of them is garbage.
 
 Every call works in one of a few threads of its own, so a disk that hangs holds up the archive and nothing
-else.
+else; and whoever waits for it is told after a while. The thread that hangs can't be helped, and may yet write.
 """
 
 import asyncio
 import fcntl
 import os
-import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from errno import EDQUOT, ENOSPC, EROFS
@@ -25,6 +24,8 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias, TypeVar
 from uuid import uuid4
 
+from tierproxy.archive.bodies import FileSource
+from tierproxy.archive.meter import counted
 from tierproxy.archive.store import (
     Conflict,
     NotFound,
@@ -44,7 +45,8 @@ _Listing: TypeAlias = list[ObjectInfo | str]
 """Files, and directories by their names."""
 
 _THREADS = 4
-_COPY_BYTES = 1 << 20
+SLOWEST = 1 << 20
+"""Bytes a second that a disk must move at the least."""
 _LOCK_FILE = ".lock"
 _LOCK_PAUSE_SECONDS = 0.01
 
@@ -52,34 +54,43 @@ _LOCK_PAUSE_SECONDS = 0.01
 class FileStore:
     """Objects as files in a directory, which is made when it is first written to."""
 
-    def __init__(self, root: Path, *, lock_seconds: float = 10) -> None:
-        """`lock_seconds` is how long put_if() waits while somebody else writes in the same directory."""
+    def __init__(self, root: Path, *, lock_seconds: float = 10, answer_seconds: float = 60) -> None:
+        """`lock_seconds` is how long put_if() waits while somebody else writes in the same directory.
+
+        `answer_seconds` is how long anything may take; writing and reading many bytes gets more, as of SLOWEST.
+        """
         self._root = root
+        self._answer_seconds = answer_seconds
         self._lock_tries = max(1, round(lock_seconds / _LOCK_PAUSE_SECONDS))
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="archive-files")
 
     async def get(self, key: str) -> StoredObject:
         """See Store."""
-        return await self._run(key, partial(_read_object, self._path(key)))
+        return await self._run("get", key, partial(_read_object, self._path(key)))
 
     async def get_range(self, key: str, start: int, end: int) -> bytes:
         """See Store."""
         path, wanted = self._path(key), ByteRange(start, end)
         if not wanted.size:
             return b""
-        data = await self._run(key, partial(_read_range, path, wanted))
+        data = await self._run("get_range", key, partial(_read_range, path, wanted), wanted.size)
         if len(data) != wanted.size:
             raise Truncated(f"{path}: {len(data)} bytes instead of {wanted}")
         return data
 
     async def size(self, key: str) -> int:
         """See Store."""
-        return (await self._run(key, partial(_stat_file, self._path(key)))).st_size
+        return (await self._run("size", key, partial(_stat_file, self._path(key)))).st_size
 
     async def put(self, key: str, body: bytes | BinaryIO) -> None:
         """See Store."""
+        path = self._path(key)
         try:
-            await self._run(key, partial(self._write, self._path(key), body))
+            if isinstance(body, bytes):
+                await self._run("put", key, partial(self._write, path, [body]), len(body))
+            else:
+                source = await asyncio.to_thread(FileSource, body)
+                await self._run("put", key, partial(self._write_file, path, source), source.size)
         except NotFound as error:
             raise Unavailable(f"{self._path(key)}: its directory went away or is a file") from error
 
@@ -88,7 +99,7 @@ class FileStore:
         attempt = partial(self._write_if, self._path(key), data, version)
         for _ in range(self._lock_tries):
             try:
-                if await self._run(key, attempt):
+                if await self._run("put_if", key, attempt):
                     return _version(data)
             except NotFound as error:
                 raise Conflict(f"{self._path(key)} went away") from error
@@ -98,7 +109,7 @@ class FileStore:
     async def delete(self, key: str) -> None:
         """See Store."""
         with suppress(NotFound):
-            await self._run(key, partial(_remove, self._path(key)))
+            await self._run("delete", key, partial(_remove, self._path(key)))
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """See Store."""
@@ -125,25 +136,31 @@ class FileStore:
         check_key(key)
         return self._root / key
 
-    async def _run(self, key: str, work: Callable[[], T]) -> T:
-        with _mapped(str(self._root / key)):
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    async def _run(self, operation: str, key: str, work: Callable[[], T], size: int = 0) -> T:
+        seconds = self._answer_seconds + size / SLOWEST
+        with counted(operation), _mapped(str(self._root / key)):
+            try:
+                async with asyncio.timeout(seconds):
+                    return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            except TimeoutError:
+                raise TimeoutError(f"the disk has not done it within {seconds:.0f} s") from None
 
     async def _list_folder(self, folder: str, beginning: str) -> _Listing:
         try:
-            return await self._run(folder, partial(_scan, self._root, folder, beginning))
+            return await self._run("list", folder, partial(_scan, self._root, folder, beginning))
         except NotFound:
             return []
 
-    def _write(self, path: Path, body: bytes | BinaryIO) -> None:
+    def _write_file(self, path: Path, source: FileSource) -> None:
+        self._write(path, source.parts())
+
+    def _write(self, path: Path, parts: Iterable[bytes]) -> None:
         self._make_folder(path.parent)
         temporary = path.parent / f".tmp-{uuid4().hex}"
         try:
             with temporary.open("xb") as file:
-                if isinstance(body, bytes):
-                    file.write(body)
-                else:
-                    shutil.copyfileobj(body, file, _COPY_BYTES)
+                for part in parts:
+                    file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -163,7 +180,7 @@ class FileStore:
             found = _version(path.read_bytes()) if path.exists() else None
             if found != version:
                 raise Conflict(f"{path} has version {found}, {version} was expected")
-            self._write(path, data)
+            self._write(path, [data])
             return True
 
     def _make_folder(self, folder: Path) -> None:

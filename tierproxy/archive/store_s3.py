@@ -1,7 +1,4 @@
-"""S3 as a store, and whatever speaks its protocol with conditional writes. The only importer of aiobotocore.
-
-aiobotocore has no types: what comes back from it is read through the few casts below, and its errors,
-botocore's and aiohttp's are told apart in one place. The version of an object is its ETag.
+"""S3 as a store, and whatever speaks its protocol with conditional writes. The version of an object is its ETag.
 
 A conditional write needs thought when its answer gets lost: the write may have happened, and then the next attempt
 fails on the first one's success. aiohttp makes such attempts of its own, unasked, when a kept connection turns out to
@@ -11,34 +8,30 @@ here and not by botocore, where they can be seen and counted.
 
 Bodies are not part of the signature, which would have to be computed before the first byte is sent and on
 the event loop. Their SHA-256 is instead, as x-amz-checksum-sha256, which the store checks as well.
+
+Nothing waits for ever. An attempt ends when no byte has moved for `answer_seconds`: aiohttp sees to that once a body
+is sent, we do while it is. A call, with all its attempts, has a deadline that grows with what it moves, so that a
+store which lets bytes through one by one is given up too.
 """
 
 import asyncio
-import io
 import random
-import threading
-from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
-from hashlib import sha256
 from typing import Any, BinaryIO, TypeVar, cast
 from uuid import uuid4
 
-import aiohttp
-from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
-from botocore import exceptions as boto
-
+from tierproxy.archive.bodies import FileSource, base64_sha256, while_it_moves
+from tierproxy.archive.meter import counted
+from tierproxy.archive.s3_client import KeyRing, KeysRefused, S3Place, mapped, s3_client, s3_config
 from tierproxy.archive.store import (
     Conflict,
     NotFound,
     ObjectInfo,
     Refused,
     StoredObject,
-    StoreError,
     Truncated,
     Unavailable,
     check_key,
@@ -46,28 +39,14 @@ from tierproxy.archive.store import (
     prove_conditions,
 )
 from tierproxy.ranges import ByteRange
+from tierproxy.telemetry import STORE_RETRIES
 
 T = TypeVar("T")
 
-_HASH_BYTES = 1 << 20
+SLOWEST = 128 * 1024
+"""Bytes a second that a store must move at the least, all attempts and pauses counted."""
 _WRITE = "tierproxy-write"
 """The metadata that holds the name of a conditional write."""
-
-
-@dataclass(frozen=True, slots=True)
-class S3Place:
-    """Where a bucket is and how to get in. Without keys: whatever the machine has (environment, role, profile)."""
-
-    bucket: str
-    prefix: str = ""
-    """Put before every key; "" or ending with "/"."""
-    region: str | None = None
-    endpoint_url: str | None = None
-    access_key: str | None = None
-    secret_key: str | None = field(default=None, repr=False)
-    session_token: str | None = field(default=None, repr=False)
-    storage_class: str | None = None
-    """Of segments; manifests are always of the bucket's standard class."""
 
 
 class S3Store:
@@ -80,32 +59,25 @@ class S3Store:
         connections: int = 32,
         connect_seconds: float = 5,
         answer_seconds: float = 30,
+        call_seconds: float = 120,
         pauses: tuple[float, ...] = (0.1, 0.4, 1.6),
         page_keys: int = 1000,
     ) -> None:
         """At most `connections` at once; further calls wait for one.
 
         `answer_seconds` without a byte end an attempt. After each of the `pauses` (in seconds, each
-        shortened at random by up to half) a failed call is tried again. Listings come by pages of `page_keys`.
+        shortened at random by up to half) a failed call is tried again. `call_seconds` end it, and those that
+        its bytes need at SLOWEST come on top. Listings come by pages of `page_keys`.
         """
         self._place = place
         self._pauses = pauses
         self._page_keys = page_keys
-        options: dict[str, Any] = {}
-        if place.endpoint_url is not None:
-            # Names of buckets as host names need DNS that only AWS and a few others have.
-            options["addressing_style"] = "path"
-        self._config = AioConfig(
-            connect_timeout=connect_seconds,
-            read_timeout=answer_seconds,
-            max_pool_connections=connections,
-            retries={"total_max_attempts": 1},
-            # Checksums in trailers are unknown to many stores; ours are sent as headers.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            s3={"payload_signing_enabled": False, **options},
-            warm_up_loader_caches=True,  # reads botocore's large files in a thread
+        self._answer_seconds = answer_seconds
+        self._call_seconds = call_seconds
+        self._config = s3_config(
+            place, connections=connections, connect_seconds=connect_seconds, answer_seconds=answer_seconds
         )
+        self._keys = KeyRing(place)
         self._opening = asyncio.Lock()
         self._context: AbstractAsyncContextManager[Any] | None = None
         self._client: Any = None
@@ -118,7 +90,7 @@ class S3Store:
             answer = await self._call("get_object", key)
             return StoredObject(await self._body(answer, key), cast(str, answer["ETag"]))
 
-        return await self._retried(attempt)
+        return await self._retried("get", key, attempt)
 
     async def get_range(self, key: str, start: int, end: int) -> bytes:
         """See Store."""
@@ -134,12 +106,12 @@ class S3Store:
                 raise Truncated(f"{self._name(key)}: {size} bytes instead of {wanted}")
             return await self._body(answer, key)
 
-        return await self._retried(attempt)
+        return await self._retried("get_range", key, attempt, wanted.size)
 
     async def size(self, key: str) -> int:
         """See Store."""
         check_key(key)
-        return self._length(await self._retried(lambda: self._call("head_object", key)), key)
+        return self._length(await self._retried("size", key, lambda: self._call("head_object", key)), key)
 
     async def put(self, key: str, body: bytes | BinaryIO) -> None:
         """See Store. At most 5 GiB, S3's own limit for one request."""
@@ -148,24 +120,26 @@ class S3Store:
         if self._place.storage_class is not None:
             options["StorageClass"] = self._place.storage_class
         if isinstance(body, bytes):
-            source: bytes | _FileSource = body
-            options["ChecksumSHA256"] = _base64_sha256([body])
-        else:
-            source = await asyncio.to_thread(_FileSource, body)
-            options["ChecksumSHA256"] = await asyncio.to_thread(source.base64_sha256)
+            options["ChecksumSHA256"] = base64_sha256([body])
+            await self._retried("put", key, lambda: self._call("put_object", key, Body=body, **options), len(body))
+            return
+        source = await asyncio.to_thread(FileSource, body)
+        options["ChecksumSHA256"] = await asyncio.to_thread(source.base64_sha256)
 
         async def attempt() -> None:
-            sent = source if isinstance(source, bytes) else source.open()
-            await self._call("put_object", key, Body=sent, **options)
+            sent = source.open()
+            with mapped(self._name(key)):
+                async with while_it_moves(sent.tell, self._answer_seconds):
+                    await self._call("put_object", key, Body=sent, **options)
 
-        await self._retried(attempt)
+        await self._retried("put", key, attempt, source.size)
 
     async def put_if(self, key: str, data: bytes, version: str | None) -> str:
         """See Store."""
         check_key(key)
         write = uuid4().hex
         options: dict[str, Any] = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
-        options |= {"ChecksumSHA256": _base64_sha256([data]), "Metadata": {_WRITE: write}}
+        options |= {"ChecksumSHA256": base64_sha256([data]), "Metadata": {_WRITE: write}}
 
         async def attempt() -> str:
             try:
@@ -177,21 +151,21 @@ class S3Store:
             return cast(str, answer["ETag"])
 
         try:
-            return await self._retried(attempt)
+            return await self._retried("put_if", key, attempt, len(data))
         except NotFound as error:
             raise Conflict(f"{self._name(key)} is gone, version {version} was expected") from error
 
     async def delete(self, key: str) -> None:
         """See Store."""
         check_key(key)
-        await self._retried(lambda: self._call("delete_object", key))
+        await self._retried("delete", key, lambda: self._call("delete_object", key))
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """See Store. The order is S3's own; directory buckets (S3 Express) have none."""
         check_prefix(prefix)
         page: dict[str, str] = {}
         while True:
-            answer = await self._retried(partial(self._list_page, prefix, page))
+            answer = await self._retried("list", prefix, partial(self._list_page, prefix, page))
             for found in answer.get("Contents", ()):
                 key = cast(str, found["Key"]).removeprefix(self._place.prefix)
                 modified = cast(datetime, found["LastModified"])
@@ -214,23 +188,39 @@ class S3Store:
     def _name(self, key: str) -> str:
         return f"s3://{self._place.bucket}/{self._place.prefix}{key}"
 
-    async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def _retried(self, operation: str, key: str, attempt: Callable[[], Awaitable[T]], size: int = 0) -> T:
+        """Try until it works, the pauses are used up or the deadline of a call that moves `size` bytes is over."""
+        seconds = self._call_seconds + size / SLOWEST
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._tries(operation, attempt)
+        except TimeoutError as error:  # that of an attempt has become Unavailable
+            raise Unavailable(f"{self._name(key)}: {operation} was not done within {seconds:.0f} s") from error
+
+    async def _tries(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
         for pause in self._pauses:
+            keys = self._keys.changes
             try:
-                return await attempt()
+                with counted(operation):
+                    return await attempt()
+            except KeysRefused:
+                if not await self._keys.renewed_since(keys):
+                    raise
             except Unavailable:
                 await asyncio.sleep(pause * random.uniform(0.5, 1))
-        return await attempt()
+            STORE_RETRIES.inc()
+        with counted(operation):
+            return await attempt()
 
     async def _call(self, operation: str, key: str, **arguments: Any) -> dict[str, Any]:
-        with _mapped(self._name(key)):
+        with mapped(self._name(key)):
             client = await self._connected()
             call = getattr(client, operation)
             answer = await call(Bucket=self._place.bucket, Key=self._place.prefix + key, **arguments)
             return cast(dict[str, Any], answer)
 
     async def _list_page(self, prefix: str, page: dict[str, str]) -> dict[str, Any]:
-        with _mapped(self._name(prefix)):
+        with mapped(self._name(prefix)):
             client = await self._connected()
             answer = await client.list_objects_v2(
                 Bucket=self._place.bucket, Prefix=self._place.prefix + prefix, MaxKeys=self._page_keys, **page
@@ -243,7 +233,7 @@ class S3Store:
         return cast(int, answer["ContentLength"])
 
     async def _body(self, answer: dict[str, Any], key: str) -> bytes:
-        with _mapped(self._name(key)):
+        with mapped(self._name(key)):
             async with answer["Body"] as stream:
                 return cast(bytes, await stream.read())
 
@@ -251,135 +241,7 @@ class S3Store:
         if self._client is None:
             async with self._opening:
                 if self._client is None:
-                    context = get_session().create_client(
-                        "s3",
-                        region_name=self._place.region,
-                        endpoint_url=self._place.endpoint_url,
-                        aws_access_key_id=self._place.access_key,
-                        aws_secret_access_key=self._place.secret_key,
-                        aws_session_token=self._place.session_token,
-                        config=self._config,
-                    )
+                    context = s3_client(self._place, self._keys, self._config)
                     self._client = await context.__aenter__()
                     self._context = context
         return self._client
-
-
-class _FileSource:
-    """What is left of a file, to be read several times: by each attempt at its own pace, from threads.
-
-    A thread of an attempt that failed may still be reading when the next one begins. So nobody relies on the
-    file's position: each read seeks, under a lock.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._lock = threading.Lock()
-        self._start = file.tell()
-        self.size = file.seek(0, io.SEEK_END) - self._start
-
-    def read_at(self, position: int, size: int) -> bytes:
-        with self._lock:
-            self._file.seek(self._start + position)
-            return self._file.read(max(0, min(size, self.size - position)))
-
-    def base64_sha256(self) -> str:
-        return _base64_sha256(self.read_at(at, _HASH_BYTES) for at in range(0, self.size, _HASH_BYTES))
-
-    def open(self) -> "_FileBody":
-        return _FileBody(self)
-
-
-class _FileBody(io.RawIOBase):
-    """One reading of a _FileSource, as the file that botocore and aiohttp want. Closing it closes nothing else."""
-
-    def __init__(self, source: _FileSource) -> None:
-        self._source = source
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        wanted = self._source.size if size is None or size < 0 else size
-        data = self._source.read_at(self._position, wanted)
-        self._position += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-
-def _base64_sha256(parts: Iterable[bytes]) -> str:
-    digest = sha256()
-    for part in parts:
-        digest.update(part)
-    return b64encode(digest.digest()).decode("ascii")
-
-
-_PASSING = frozenset(
-    {
-        "BadDigest",  # damaged on the way
-        "RequestTimeout",
-        "SlowDown",
-        "Throttling",
-        "ThrottlingException",
-        "XAmzContentSHA256Mismatch",
-    }
-)
-_ADVICE = {
-    "AccessDenied": "the credentials need s3:GetObject, s3:PutObject and s3:DeleteObject there, and s3:ListBucket on "
-    "the bucket",
-    "AuthorizationHeaderMalformed": "correct the archive's region",
-    "ExpiredToken": "renew the credentials",
-    "InvalidAccessKeyId": "correct the archive's access_key",
-    "NoSuchBucket": "create the bucket, or correct the archive's url",
-    "NotImplemented": "the store lacks something that tierproxy needs, perhaps conditional writes",
-    "PermanentRedirect": "correct the archive's region or endpoint_url",
-    "RequestTimeTooSkewed": "set this machine's clock right",
-    "SignatureDoesNotMatch": "correct the archive's secret_key",
-}
-_ADVICE["403"] = _ADVICE["AccessDenied"]
-
-
-@contextmanager
-def _mapped(what: str) -> Iterator[None]:
-    """The libraries' errors as the store's: the only place that knows both."""
-    try:
-        yield
-    except boto.ClientError as error:
-        raise _from_answer(what, error.response) from error
-    except (boto.SSLError, boto.NoCredentialsError, boto.PartialCredentialsError, boto.NoRegionError) as error:
-        raise Refused(f"{what}: {error}") from error
-    except (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError) as error:
-        raise Unavailable(f"{what}: {error}") from error
-    except (boto.CredentialRetrievalError, boto.MetadataRetrievalError) as error:
-        raise Unavailable(f"{what}: {error}") from error
-    except (boto.BotoCoreError, ValueError) as error:  # ValueError: botocore does not like the endpoint's URL
-        raise Refused(f"{what}: {error}") from error
-    except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-        raise Unavailable(f"{what}: {str(error) or type(error).__name__}") from error
-
-
-def _from_answer(what: str, answer: dict[str, Any]) -> StoreError:
-    code = str(answer.get("Error", {}).get("Code", ""))
-    words = str(answer.get("Error", {}).get("Message", ""))
-    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    text = f"{what}: {code or status} {words}".rstrip(" .")
-    if status == 412:
-        return Conflict(text)
-    if status == 404 and code != "NoSuchBucket":
-        return NotFound(text)
-    if status == 416:
-        return Truncated(text)
-    if code in _PASSING or status in (408, 409, 429) or (status >= 500 and status != 501):
-        return Unavailable(text)
-    return Refused(f"{text}. To do: {_ADVICE[code]}" if code in _ADVICE else text)

@@ -5,9 +5,10 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
+from tierproxy.archive.s3_client import S3Place
 from tierproxy.archive.store import Store
 from tierproxy.archive.store_file import FileStore
-from tierproxy.archive.store_s3 import S3Place, S3Store
+from tierproxy.archive.store_s3 import S3Store
 from tierproxy.config.model import ArchiveConfig
 
 
@@ -30,6 +31,9 @@ def s3_place(about: ArchiveConfig) -> S3Place:
         secret_key=_revealed(about.secret_key),
         session_token=_revealed(about.session_token),
         storage_class=about.storage_class,
+        access_key_file=about.access_key_file,
+        secret_key_file=about.secret_key_file,
+        session_token_file=about.session_token_file,
     )
 
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from protocol.batches import walk
+from tierproxy.archive.errors import FormatError
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import SegmentEntry
 from tierproxy.archive.segment_index import Chunk, SegmentIndex, decompress_chunk, read_index
 from tierproxy.byte_cache import ByteCache
 from tierproxy.cold.budget import ByteBudget
 from tierproxy.tasks import Tasks
-from tierproxy.telemetry import STORE_READ_BYTES, STORE_READS
+from tierproxy.telemetry import DAMAGED_READS, STORE_READ_BYTES, STORE_READS
 
 T = TypeVar("T")
 
@@ -127,7 +128,12 @@ class Chunks:
 
     async def _read_index(self, segment: Located) -> SegmentIndex:
         end = segment.entry.stored_size
-        index = read_index(await self._read(segment, end - segment.entry.index_size, end))
+        start = end - segment.entry.index_size
+        try:
+            index = read_index(await self._read(segment, start, end))
+        except FormatError:  # it may have been damaged on the way
+            DAMAGED_READS.labels("index").inc()
+            index = read_index(await self._read(segment, start, end))
         self._indexes.put(segment.key, index)
         return index
 
@@ -152,14 +158,28 @@ class Chunks:
         return task
 
     async def _unpack(self, segment: Located, index: SegmentIndex, number: int) -> PlainChunk:
+        """What is damaged is read once more before that is said, and never kept."""
+        key = (segment.key, number)
+        try:
+            plain = await self._decompressed(segment, index, number)
+        except FormatError:
+            DAMAGED_READS.labels("chunk").inc()
+            self._stored.drop(key)
+            try:
+                plain = await self._decompressed(segment, index, number)
+            except FormatError:
+                self._stored.drop(key)
+                raise
+        self._plain.put(key, plain)
+        return plain
+
+    async def _decompressed(self, segment: Located, index: SegmentIndex, number: int) -> PlainChunk:
         key = (segment.key, number)
         stored = self._stored.get(key)
         if stored is None:
             task = self._stored_flights.get(key)
             stored = (await asyncio.shield(task or self.read(segment, index, number, number + 1)))[number]
-        plain = await self.in_thread(_plain_chunk, stored, index.chunks[number])
-        self._plain.put(key, plain)
-        return plain
+        return await self.in_thread(_plain_chunk, stored, index.chunks[number])
 
     def is_near(self, key: str, number: int) -> bool:
         """Whether a chunk is in memory or on its way."""

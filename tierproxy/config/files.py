@@ -4,7 +4,7 @@ Whatever can't be read, or does not hold what it should, is a fault beside the o
 the program starts and not when a connection is opened. Relative paths are taken from the configuration's folder.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,12 @@ _LISTEN_TLS: PathKeys = ("listen", "tls")
 
 
 def take_in_files(source: Source, folder: Path) -> None:
-    """Replace what is read once by its content, the rest by absolute paths; faults go to `source`."""
+    """Try them and make their paths absolute: all are read again later, so what they hold may be replaced."""
     archives = source.data.get("archives")
     for name, archive in archives.items() if isinstance(archives, dict) else ():
-        for key, secret in _secrets(source, folder, ("archives", name), archive, SECRET_KEYS):
-            archive[key] = secret
-    sasl = _section(source, _SASL)
-    for _ in _secrets(source, folder, _SASL, sasl, SASL_SECRET_KEYS):
-        pass  # read again at each use, so that what is in the file may be replaced
-    _make_absolute(folder, sasl, [f"{key}_file" for key in SASL_SECRET_KEYS])
+        if isinstance(archive, dict):
+            _try_secrets(source, folder, ("archives", name), archive, SECRET_KEYS)
+    _try_secrets(source, folder, _SASL, _section(source, _SASL), SASL_SECRET_KEYS)
     for path in (_BROKER_TLS, _LISTEN_TLS):
         section = _section(source, path)
         written = dict(section)
@@ -55,18 +52,15 @@ def read_secret(file: Path) -> str:
     return secret
 
 
-def _secrets(
-    source: Source, folder: Path, at: PathKeys, section: Any, keys: tuple[str, ...]
-) -> Iterator[tuple[str, str]]:
-    """(key, what `<key>_file` holds), where `<key>` is not given itself."""
-    for key in keys if isinstance(section, dict) else ():
+def _try_secrets(source: Source, folder: Path, at: PathKeys, section: dict[str, Any], keys: tuple[str, ...]) -> None:
+    for key in keys:
         written = section.get(f"{key}_file")
-        if not isinstance(written, str) or key in section:
-            continue
-        try:
-            yield key, read_secret(folder / written)
-        except UnusableFile as error:
-            source.faults.append(source.fault((*at, f"{key}_file"), f"{written!r} {error}"))
+        if isinstance(written, str) and key not in section:
+            try:
+                read_secret(folder / written)
+            except UnusableFile as error:
+                source.faults.append(source.fault((*at, f"{key}_file"), f"{written!r} {error}"))
+    _make_absolute(folder, section, [f"{key}_file" for key in keys])
 
 
 def _make_absolute(folder: Path, section: dict[str, Any], keys: list[str]) -> None:

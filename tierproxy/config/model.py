@@ -178,11 +178,12 @@ class ArchiveConfig(Section):
     endpoint_url: Annotated[str, AfterValidator(_endpoint)] | None = None
     """For S3-compatible stores other than AWS."""
     access_key: Secret | None = None
-    access_key_file: str | None = None
+    access_key_file: Path | None = None
+    """Files with keys are read again while we run, so what they hold may be replaced."""
     secret_key: Secret | None = None
-    secret_key_file: str | None = None
+    secret_key_file: Path | None = None
     session_token: Secret | None = None
-    session_token_file: str | None = None
+    session_token_file: Path | None = None
     storage_class: Annotated[str, AfterValidator(_storage_class)] | None = None
 
 

@@ -17,7 +17,7 @@ from protocol.errors import ErrorCode, error_name
 from protocol.fetch import FetchPartition
 from protocol.fetch_response import FetchedPartition, diverging_epoch
 from tierproxy import telemetry
-from tierproxy.archive.errors import ArchiveError
+from tierproxy.archive.errors import ArchiveError, FormatError
 from tierproxy.archive.names import PartitionId
 from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.archive.store import StoreError
@@ -154,6 +154,8 @@ class PartitionWorker:
             return self._leader_failed(trouble, error)
         except StoreError as error:
             return self._failed(self._archive_key, f"archive {self._around.archive}: {error}; trying again")
+        except FormatError as error:  # nothing is trimmed meanwhile, and whoever mends it need not restart us
+            return self._failed(trouble, f"{self.tp}: {error}; trying again")
         except ArchiveError as error:
             return steps.Hopeless(str(error))
         except OSError as error:

@@ -8,9 +8,10 @@ from uuid import uuid4
 import pytest
 
 from tests.kit.s3 import S3Server
+from tierproxy.archive.s3_client import S3Place
 from tierproxy.archive.store import Store
 from tierproxy.archive.store_file import FileStore
-from tierproxy.archive.store_s3 import S3Place, S3Store
+from tierproxy.archive.store_s3 import S3Store
 
 Open: TypeAlias = Callable[[], Store]
 """Opens the same place once more, as another process would."""

@@ -2,19 +2,24 @@ import asyncio
 import io
 import json
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from types import CodeType
 
 import pytest
 
+from tests.kit.s3 import S3Server
+from tests.kit.s3_faults import Relay, flip, flip_upload, no_fault, relay
 from tests.unit.vectors import SEGMENT, SEGMENT_LOG
 from tierproxy.archive.errors import ClusterMismatch, FormatError, UnknownVersionError
 from tierproxy.archive.library import Library, VersionedManifest
 from tierproxy.archive.manifest import Manifest, SegmentEntry
 from tierproxy.archive.names import PartitionId, segment_name
 from tierproxy.archive.pages import Paging
+from tierproxy.archive.s3_client import S3Place
 from tierproxy.archive.segment_index import read_index
-from tierproxy.archive.store import Conflict, NotFound, Store, Truncated
+from tierproxy.archive.store import Conflict, NotFound, Store, Truncated, Unavailable
+from tierproxy.archive.store_s3 import S3Store
 
 PID = PartitionId("flights", bytes.fromhex("33d08f38e4bd40ef86504602c0b936a7"), 0)
 FOLDER = "prod/flights/M9CPOOS9QO-GUEYCwLk2pw/0/"
@@ -182,7 +187,8 @@ async def test_the_record_is_stored_like_this_for_ever(library: Library) -> None
     await library.claim("5L6g3nShT-eMCtK--X86sw")
     assert (await library.store.get("prod/cluster.json")).data == (
         b'{\n  "format": "tierproxy-cluster",\n  "version": 1,\n  "cluster": "prod",\n'
-        b'  "cluster_id": "5L6g3nShT-eMCtK--X86sw"\n}\n'
+        b'  "cluster_id": "5L6g3nShT-eMCtK--X86sw",\n'
+        b'  "checksum": "sha256:4ece0a8368a8f2149f42dc6dac53eec697e74d1db0a1e1b8a54863ff0bd3004c"\n}\n'
     )
 
 
@@ -199,6 +205,50 @@ async def test_a_record_that_cannot_be_read_is_not_replaced(library: Library, re
     with pytest.raises(FormatError, match=r"prod/cluster\.json"):
         await library.claim("cluster-1")
     assert (await library.store.get("prod/cluster.json")).data == record
+
+
+# -- bits that turn over on the way ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def way(s3: S3Server) -> AsyncIterator[Relay]:
+    async with relay(s3.endpoint_url) as one:
+        yield one
+
+
+@pytest.fixture
+async def far(s3_place: S3Place, way: Relay) -> AsyncIterator[Library]:
+    store = S3Store(replace(s3_place, endpoint_url=way.endpoint_url))
+    yield Library(store, "prod")
+    await store.close()
+
+
+async def test_a_document_that_comes_damaged_is_read_again(far: Library, way: Relay) -> None:
+    saved = await far.save(PID, EMPTY, None)
+    await far.claim("id")
+    fresh = Library(far.store, "prod")
+    way.faults = [flip, flip]
+    assert await fresh.load(PID) == saved
+    way.faults = [flip, flip]
+    assert await fresh.owner() == "id"
+
+
+async def test_a_document_that_always_comes_damaged_is_told(far: Library, way: Relay) -> None:
+    await far.save(PID, EMPTY, None)
+    way.faults = [flip] * 3
+    with pytest.raises(FormatError, match=r"manifest\.json"):
+        await Library(far.store, "prod").load(PID)
+    assert way.faults == []
+
+
+async def test_a_manifest_that_arrives_damaged_is_written_again(far: Library, way: Relay) -> None:
+    """moto takes what does not match the checksum in the header, as some stores do."""
+    way.faults = [flip_upload]
+    saved = await far.save(PID, EMPTY, None)
+    assert await Library(far.store, "prod").load(PID) == saved
+    way.faults = [flip_upload, no_fault] * 3
+    with pytest.raises(Unavailable, match="does not give back"):
+        await far.save(PID, EMPTY.with_start(5), saved.version)
 
 
 # -- segments ---------------------------------------------------------------------------------------------------------

@@ -65,6 +65,15 @@ PAGE = PageRef(
     Sums(2, 7000, 9000, 98, 1356000000000, 1356000000199, 1356000000150, 1356000600000),
     "8a0b21e1866604cb68e18ee966afe3cf90d398143d4e547fd3660ebc96aa3afb",
 )
+SEALED = STORED.replace(
+    b"\n  ]\n}\n",
+    b"""
+  ],
+  "checksum": "sha256:f9cbf1e975a56742d6d22dcfe0f1b23ce877c6204e408260038aef74b03ed80b"
+}
+""",
+)
+"""Older ones have no checksum."""
 FIRST = SegmentEntry(
     key_name="00000000000000000200-00000000000000000399-5f1c9a3e.log.zst",
     base_offset=200,
@@ -95,8 +104,12 @@ def entry(base: int, last: int, plain_size: int = 10) -> SegmentEntry:
 
 
 def test_a_manifest_is_stored_like_this_for_ever() -> None:
-    assert PAGED.to_json() == STORED
-    assert Manifest.from_json(STORED) == PAGED
+    assert PAGED.to_json() == SEALED
+
+
+@pytest.mark.parametrize("stored", [STORED, SEALED])
+def test_the_stored_manifest_is_read(stored: bytes) -> None:
+    assert Manifest.from_json(stored) == PAGED
 
 
 def test_the_stored_manifest_of_version_1_is_read() -> None:
@@ -106,6 +119,21 @@ def test_the_stored_manifest_of_version_1_is_read() -> None:
 def test_pages_are_unknown_to_version_1() -> None:
     with pytest.raises(FormatError, match="pages is not empty"):
         Manifest.from_json(STORED.replace(b'"version": 2', b'"version": 1'))
+
+
+def test_layout_is_not_part_of_the_checksum() -> None:
+    assert Manifest.from_json(json.dumps(json.loads(SEALED), indent=7).encode()) == PAGED
+
+
+def test_a_manifest_with_one_wrong_bit_is_never_believed() -> None:
+    for bit in range(8 * len(SEALED)):
+        wrong = bytearray(SEALED)
+        wrong[bit // 8] ^= 1 << bit % 8
+        try:
+            read = Manifest.from_json(bytes(wrong))
+        except FormatError:
+            continue
+        assert read == PAGED, f"bit {bit}"  # it was between two fields
 
 
 def test_the_first_manifest_of_a_partition() -> None:

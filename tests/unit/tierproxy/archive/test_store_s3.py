@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.kit.s3 import S3Server
-from tests.unit.tierproxy.archive.faults import (
+from tests.kit.s3_faults import (
     Fault,
     Relay,
     answer,
@@ -23,8 +23,9 @@ from tests.unit.tierproxy.archive.faults import (
     relay,
     slow,
 )
+from tierproxy.archive.s3_client import S3Place
 from tierproxy.archive.store import Conflict, NotFound, Refused, StoreError, Truncated, Unavailable
-from tierproxy.archive.store_s3 import S3Place, S3Store
+from tierproxy.archive.store_s3 import S3Store
 
 KEY = "prod/flights/manifest.json"
 SLOW_DOWN = answer(503, "SlowDown")

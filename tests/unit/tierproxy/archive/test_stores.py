@@ -3,8 +3,9 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from tests.kit.s3 import S3Server
+from tierproxy.archive.s3_client import S3Place
 from tierproxy.archive.store_file import FileStore
-from tierproxy.archive.store_s3 import S3Place, S3Store
+from tierproxy.archive.store_s3 import S3Store
 from tierproxy.archive.stores import open_store, s3_place
 from tierproxy.config.model import ArchiveConfig
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.kit.s3_faults import flipped
 from tests.unit.tierproxy.cli.archives import CLUSTER, Archive, abort_marker, batch
 from tierproxy.archive.library import Library
 from tierproxy.archive.store import Unavailable
@@ -25,13 +26,19 @@ class Gate(FileStore):
         self.open = asyncio.Event()
         self.open.set()
         self.broken = False
+        self.flips = 0
+        """So many of the next reads come with one wrong bit."""
 
     async def get_range(self, key: str, start: int, end: int) -> bytes:
         self.reads.append((key, start, end))
         await self.open.wait()
         if self.broken:
             raise Unavailable(f"{key}: the store is down")
-        return await super().get_range(key, start, end)
+        data = await super().get_range(key, start, end)
+        if self.flips:
+            self.flips -= 1
+            return flipped(data)
+        return data
 
     @contextmanager
     def closed(self) -> Iterator[None]:

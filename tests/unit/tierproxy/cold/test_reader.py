@@ -5,6 +5,7 @@ import pytest
 
 from tests.unit.tierproxy.cli.archives import TIME, Archive, batch
 from tests.unit.tierproxy.cold.shelf import BATCHES, Shelf, three_segments, with_aborted_transactions
+from tierproxy.archive.errors import FormatError
 from tierproxy.archive.store import Unavailable
 from tierproxy.routing.offsets import FoundRecord
 
@@ -190,3 +191,25 @@ async def test_the_record_with_the_highest_time_is_the_first_of_several(tmp_path
     async with Shelf(archive) as shelf:
         latest = await shelf.reader.latest_time(shelf.library, archive.pid, archive.manifest)
         assert latest == FoundRecord(2, TIME + 2, 0)
+
+
+# -- bits that turn over on the way -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index_is_known", [False, True])
+async def test_what_comes_damaged_is_read_again(archive: Archive, index_is_known: bool) -> None:
+    async with Shelf(archive) as shelf:
+        if index_is_known:
+            await shelf.read(50, limit=1)
+        shelf.store.flips = 1
+        assert (await shelf.read(0, limit=1))[0] == BATCHES[0]
+        assert shelf.store.flips == 0
+
+
+async def test_what_always_comes_damaged_is_told_and_not_kept(archive: Archive) -> None:
+    async with Shelf(archive) as shelf:
+        await shelf.read(50, limit=1)
+        shelf.store.flips = 2
+        with pytest.raises(FormatError, match="is damaged"):
+            await shelf.read(0, limit=1)
+        assert (await shelf.read(0, limit=1))[0] == BATCHES[0]
