@@ -1,5 +1,8 @@
 """Who works on what: finds topics and partitions, starts and ends their workers, gives each broker a copier.
 
+Of what there is this process does its group's share (`group`). Two that work on one partition nevertheless, as while
+the group is changing, do no harm: one of them loses each race for the manifest, says so, and goes on from there.
+
 Everything is learned again at every `metadata_interval`, and sooner when an answer shows that leaders or topics have
 changed. A partition is a topic id and a number: a topic that was deleted and created again is another one, whose
 archive begins anew beside the old one.
@@ -10,6 +13,7 @@ crashes nevertheless (a defect) is logged and started again by a later look at t
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping
 
 from protocol.messages import NO_TOPIC_ID
@@ -18,11 +22,15 @@ from tierproxy.archive.library import Library
 from tierproxy.archive.names import PartitionId
 from tierproxy.clock import Clock
 from tierproxy.config import Config, TopicPolicy
+from tierproxy.coordinator import Coordinator
 from tierproxy.errors import TierproxyError
+from tierproxy.rates import TokenBucket
 from tierproxy.tasks import Tasks
 from tierproxy.telemetry import OncePerChange
 from tierproxy.tiering.around import ArchiveObserver, Surroundings, leader_trouble
 from tierproxy.tiering.copier import PARTITION_LEAST_BYTES, Copier
+from tierproxy.tiering.group import REBALANCE_TIMEOUT, ArchiverGroup, assignor
+from tierproxy.tiering.memory import SegmentMemory
 from tierproxy.tiering.spool import SpoolSettings
 from tierproxy.tiering.steps import Rules, State
 from tierproxy.tiering.trims import Trims
@@ -37,10 +45,10 @@ CONFIGS_AGE = 60.0
 """Seconds after which the settings of known topics are read again."""
 ANSWERS_IN_MEMORY = 4
 """Fetch answers of `archiver.fetch_bytes` that all copiers together may hold."""
-CHUNKS_IN_MEMORY = 256 * 1024 * 1024
-"""Bytes that the open chunks of all segments together may hold; each is 1 MiB at most and 64 KiB at least."""
-CHUNK_MOST = 1024 * 1024
-CHUNK_LEAST = 64 * 1024
+SEGMENTS_IN_MEMORY = 128 * 1024 * 1024
+"""Bytes of all open segments together that are not in files yet; see `memory`."""
+TAKERS = 4
+"""Threads, and no more than cores, that take answers into segments: others are for what clients wait for."""
 
 
 class Archiver:
@@ -63,6 +71,9 @@ class Archiver:
         self._observer = observer
         self._troubles = OncePerChange(log)
         self._uploads = asyncio.Semaphore(config.archiver.uploads)
+        self._takers = asyncio.Semaphore(min(TAKERS, os.cpu_count() or 1))
+        self._memory = SegmentMemory(SEGMENTS_IN_MEMORY)
+        self._reading = TokenBucket(config.archiver.read_rate, clock.monotonic())
         self._trims = Trims(cluster)
         self._around: dict[str, Surroundings] = {}
         self._workers: dict[PartitionId, tuple[PartitionWorker, asyncio.Task[None]]] = {}
@@ -71,6 +82,16 @@ class Archiver:
         self._settings_at = 0.0
         self._matched: set[str] = set()  # topics that a policy names
         self._look = asyncio.Event()
+        self._group = self._make_group(config.archiver_group)
+        self._membership: asyncio.Task[None] | None = None
+
+    def _make_group(self, name: str | None) -> ArchiverGroup | None:
+        if name is None:
+            return None
+        session_ms = self._config.archiver.session_timeout_ms
+        protocol = assignor(self._config.archives)
+        coordinator = Coordinator(self._cluster, name, protocol, session_ms, round(REBALANCE_TIMEOUT * 1000))
+        return ArchiverGroup(coordinator, session_ms / 1000, self._clock, self._troubles, self._look.set)
 
     async def run(self) -> None:
         """Look at the topics again and again. Ends only by cancellation, which ends all work."""
@@ -92,26 +113,40 @@ class Archiver:
         finally:
             for _, task in [*self._workers.values(), *self._copiers.values()]:
                 task.cancel()
+            if self._membership is not None:
+                self._membership.cancel()
 
     # ---- what there is -------------------------------------------------------------------------------------
 
     async def _look_around(self) -> None:
         view = await self._cluster.refresh()
         wanted = await self._wanted(view)
-        for pid in [pid for pid in self._workers if pid not in wanted]:
-            log.info("%s: no longer archived", pid)
+        mine = self._share(wanted, view)
+        for pid in [pid for pid in self._workers if pid not in mine]:
+            if pid not in wanted:
+                log.info("%s: no longer archived", pid)
             self._end_worker(pid)
-        for pid, policy in wanted.items():
+        for pid, policy in mine.items():
             if pid in self._workers:
                 worker, task = self._workers[pid]
                 if not task.done() or worker.state is State.STOPPED:
                     continue
                 self._end_worker(pid)  # it crashed (which is logged) or missed its topic: once more from the start
-            await self._begin_worker(pid, policy, view, len(wanted))
+            await self._begin_worker(pid, policy, view)
         self._share_out(view)
         stopped = sum(worker.state is State.STOPPED for worker, _ in self._workers.values())
         telemetry.PARTITIONS_STOPPED.set(stopped)
         telemetry.PARTITIONS_ARCHIVED.set(len(self._workers) - stopped)
+
+    def _share(self, wanted: Mapping[PartitionId, TopicPolicy], view: ClusterView) -> Mapping[PartitionId, TopicPolicy]:
+        """What of it is to be done here."""
+        group = self._group
+        if group is None:
+            return wanted
+        group.want({pid.topic for pid in wanted}, {topic.name: topic.partitions for topic in view.topics.values()})
+        if self._membership is None or self._membership.done():  # it crashed: which is logged
+            self._membership = self._tasks.spawn(group.run(), "the archivers' group")
+        return {pid: policy for pid, policy in wanted.items() if group.mine(TopicPartition(pid.topic, pid.partition))}
 
     async def _wanted(self, view: ClusterView) -> dict[PartitionId, TopicPolicy]:
         """Every partition that a policy wants in an archive and that can be there."""
@@ -171,7 +206,7 @@ class Archiver:
 
     # ---- who does it ---------------------------------------------------------------------------------------
 
-    async def _begin_worker(self, pid: PartitionId, policy: TopicPolicy, view: ClusterView, partitions: int) -> None:
+    async def _begin_worker(self, pid: PartitionId, policy: TopicPolicy, view: ClusterView) -> None:
         assert policy.archive is not None
         around = await self._surroundings(policy.archive, view)
         if around is None:
@@ -183,8 +218,7 @@ class Archiver:
             keep_bytes=policy.keep_on_broker.bytes,
             trim=policy.trim == "delete-records",
         )
-        chunk_bytes = min(CHUNK_MOST, max(CHUNK_LEAST, CHUNKS_IN_MEMORY // partitions))
-        spool = SpoolSettings(self._config.archiver.spool, policy.compression, chunk_bytes)
+        spool = SpoolSettings(self._config.archiver.spool, policy.compression, self._memory)
         worker = PartitionWorker(pid, rules, spool, around)
         self._workers[pid] = worker, self._tasks.spawn(worker.run(), f"archive {pid}")
 
@@ -210,6 +244,7 @@ class Archiver:
             clock=self._clock,
             observer=self._observer,
             uploads=self._uploads,
+            takers=self._takers,
             trims=self._trims,
             troubles=self._troubles,
             stale=self._look.set,
@@ -236,7 +271,9 @@ class Archiver:
         for node_id, workers in led.items():
             if node_id not in self._copiers or self._copiers[node_id][1].done():
                 wait_ms = self._config.archiver.fetch_wait_ms
-                copier = Copier(node_id, self._cluster, self._clock, self._troubles, wait_ms, self._look.set)
+                copier = Copier(
+                    node_id, self._cluster, self._clock, self._troubles, wait_ms, self._look.set, self._reading
+                )
                 self._copiers[node_id] = copier, self._tasks.spawn(copier.run(), f"copy from broker {node_id}")
             copier = self._copiers[node_id][0]
             copier.max_bytes = min(fetch_bytes, max(PARTITION_LEAST_BYTES, ANSWERS_IN_MEMORY * fetch_bytes // len(led)))
