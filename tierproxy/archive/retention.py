@@ -29,14 +29,15 @@ def trim_point(
     keep_bytes: a segment goes if the archived segments behind it alone hold that many plain bytes. What the
     broker has beyond the archive is not counted: it cannot be deleted anyway.
 
-    What ends below `log_start` has gone already. Most pages lie there, and of the others their sums say that all of a
-    page may go, until the one in which the limit lies.
+    What ends below `log_start`, the broker's, has gone already. Most pages lie there. Of another its sums say
+    that all of it may go, until the one in which the limit lies.
 
     Never above what the manifest holds; the caller sees to it that the manifest is durable.
     """
     if keep_time_ms is None and keep_bytes is None:
         return manifest.start_offset
     point = manifest.start_offset
+    first = max(log_start, point)
     behind = manifest.sums.plain_size
 
     def may_go(run: SegmentEntry | Sums) -> bool:
@@ -45,20 +46,20 @@ def trim_point(
 
     for page in manifest.pages:
         behind -= page.sums.plain_size
-        if page.last_offset >= log_start and not may_go(page.sums):
+        if page.last_offset >= first and not may_go(page.sums):
             entries = pages.get(page)
             if entries is None:
                 return page
             behind += page.sums.plain_size
             for entry in entries:
                 behind -= entry.plain_size
-                if entry.last_offset >= log_start and not may_go(entry):
+                if entry.last_offset >= first and not may_go(entry):
                     return point
                 point = max(point, entry.last_offset + 1)
         point = max(point, page.last_offset + 1)
     for entry in manifest.segments:
         behind -= entry.plain_size
-        if entry.last_offset >= log_start and not may_go(entry):
+        if entry.last_offset >= first and not may_go(entry):
             return point
         point = entry.last_offset + 1
     return point

@@ -219,6 +219,7 @@ class Archiver:
                 return self.committed(self.store.manifest)
             case steps.Look(page):
                 self.store.fail_sometimes()
+                self.play.looks += 1
                 return steps.Looked(page, self.store.pages[page])
             case steps.Trim():
                 manifest = self.store.load()
@@ -314,7 +315,7 @@ class Play:
         self.killing = 0.0
         self.broker_trouble = 0.0
         self.trimmed: dict[int, int] = {}
-        self.names = self.gaps = self.trims = self.deaths = 0
+        self.names = self.gaps = self.trims = self.deaths = self.looks = 0
         for _ in range(self.chance.randint(0, 3)):
             self.broker.produce()
         self.broker.delete(self.chance.randint(0, 2))  # the archive may begin inside a batch
@@ -431,15 +432,16 @@ def test_rewritten_history_is_never_trimmed(seed: int) -> None:
 
 
 def test_the_plays_are_worth_watching() -> None:
-    """The seeds above do meet gaps, deaths, trims, rewritten history and archivers that stop."""
-    gaps = deaths = trims = rewritten = stopped = 0
+    """The seeds above do meet gaps, deaths, trims, looks into pages, rewritten history and archivers that stop."""
+    gaps = deaths = trims = looks = rewritten = stopped = 0
     for seed in range(60):
         play = Play(1_000_000 + seed, harsh=True)
         play.run()
         gaps, deaths, trims = gaps + play.gaps, deaths + play.deaths, trims + play.trims
+        looks += play.looks
         rewritten += play.broker.rewritten_from is not None
         stopped += any(isinstance(archiver.action, steps.Stop) for archiver in play.archivers)
-    assert min(gaps, deaths, trims, rewritten, stopped) >= 10
+    assert min(gaps, deaths, trims, looks, rewritten, stopped) >= 10
 
 
 def test_a_seed_plays_the_same_twice() -> None:
