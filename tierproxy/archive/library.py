@@ -9,6 +9,7 @@ import json
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from hashlib import sha256
 
 from tierproxy.archive.errors import ClusterMismatch, FormatError
 from tierproxy.archive.json_fields import Fields
@@ -23,10 +24,12 @@ from tierproxy.archive.names import (
     partition_prefix,
 )
 from tierproxy.archive.segment_index import SegmentIndex, SegmentInfo, read_index
-from tierproxy.archive.store import Conflict, NotFound, Store
+from tierproxy.archive.store import Conflict, NotFound, Store, Truncated
 
 CLUSTER_FORMAT = "tierproxy-cluster"
 CLUSTER_VERSION = 1
+
+READ_BACK_BYTES = 8 * 1024 * 1024
 
 LONG_BYTES = 64 * 1024
 LONG_SEGMENTS = LONG_BYTES // 400
@@ -131,9 +134,29 @@ class Library:
             if entry.last_offset >= from_offset:
                 yield entry
 
+    async def referenced(self, manifest: Manifest) -> set[str]:
+        """Names of all objects in the partition's folder that are needed: what is not among them is garbage."""
+        return manifest.referenced() | {entry.key_name async for entry in self.segments(manifest)}
+
     def segment_key(self, pid: PartitionId, entry: SegmentEntry) -> str:
         """Where a segment lies in the store."""
         return partition_prefix(self.cluster, pid) + entry.key_name
+
+    async def read_back(self, pid: PartitionId, entry: SegmentEntry) -> str | None:
+        """Read a stored segment whole: None if it is what `entry` says, else what is wrong with it."""
+        key = self.segment_key(pid, entry)
+        digest = sha256()
+        try:
+            size = await self.store.size(key)
+            for start in range(0, entry.stored_size, READ_BACK_BYTES):
+                end = min(start + READ_BACK_BYTES, entry.stored_size)
+                part = await self.store.get_range(key, start, end)
+                await asyncio.to_thread(digest.update, part)
+        except (NotFound, Truncated) as error:
+            return f"it can't be read back: {error}"
+        if size != entry.stored_size:
+            return f"it has {size} bytes in the store, not {entry.stored_size}"
+        return None if digest.hexdigest() == entry.sha256 else "the bytes read back are not those written"
 
     async def load_index(self, pid: PartitionId, entry: SegmentEntry) -> SegmentIndex:
         """A segment's index, by one ranged read. NotFound; FormatError or Truncated if it is not what it should be."""

@@ -1,9 +1,9 @@
 """The manifest of a partition: the only truth about what its archive holds, as an immutable value.
 
-Every change makes a new manifest (`with_segment`, `with_gap`, `with_start`) with the next generation, and
-becomes real when the store replaces the old one by compare-and-swap. The archive holds [start_offset,
-end_offset). Segments cover it in order without overlap; what lies between two of them is either a recorded
-gap (lost before it was archived) or offsets that the broker itself does not have (compacted away).
+Every change makes a new manifest (`with_segment`, `with_gap`, `with_start`, `with_merged`, `with_fence`) with the
+next generation, and becomes real when the store replaces the old one by compare-and-swap. The archive holds
+[start_offset, end_offset). Segments cover it in order without overlap; what lies between two of them is either a
+recorded gap (lost before it was archived) or offsets that the broker itself does not have (compacted away).
 
 Stored as JSON, for people and `jq`, one line a segment:
 
@@ -11,6 +11,7 @@ Stored as JSON, for people and `jq`, one line a segment:
       "format": "tierproxy-manifest",
       "version": 1,
       "generation": 2,
+      "fence": 1,                                     only where garbage was removed, see with_fence()
       "cluster": "prod",                              the name in our configuration
       "cluster_id": "5L6g3nShT-eMCtK--X86sw",         Kafka's own
       "topic": "flights",
@@ -100,6 +101,7 @@ class Manifest:
     pages: tuple[str, ...] = ()
     generation: int = 1
     version: int = VERSION
+    fence: int = 0
 
     @classmethod
     def empty(cls, cluster: str, cluster_id: str, pid: PartitionId, start_offset: int) -> Self:
@@ -232,12 +234,50 @@ class Manifest:
             generation=self.generation + 1,
         )
 
+    def with_merged(self, run: Sequence[SegmentEntry], merged: SegmentEntry) -> Self:
+        """With one segment in the place of neighbours that hold the same together.
+
+        ContinuityError if they are not there any more, or `merged` holds something else.
+        """
+        at = self.segment_at(run[0].base_offset)
+        there = () if at is None else self.segments[at : at + len(run)]
+        if at is None or there != tuple(run):
+            raise ContinuityError(f"{self.pid}: what was merged into {merged.key_name} is not there any more")
+        if _contents((merged,)) != _contents(run):
+            raise ContinuityError(f"{self.pid}: {merged.key_name} does not hold what it was merged from")
+        segments = (*self.segments[:at], merged, *self.segments[at + len(run) :])
+        return replace(self, segments=segments, generation=self.generation + 1)
+
+    def with_fence(self) -> Self:
+        """The same behind a fence: whoever has written an object under an older manifest must not name it any more.
+
+        Put up before unnamed objects are removed. An archiver that slept since before then may have written one of
+        them: its commit fails, as the manifest has changed, and must not be repeated with the same object.
+        """
+        return replace(self, fence=self.fence + 1, generation=self.generation + 1)
+
+    def continues_like(self, other: Self) -> bool:
+        """Whether what was written to follow `other` may follow this one: only what lies before has changed.
+
+        So it is after expiry, merging and users' deletions, and not behind a fence or another end.
+        """
+
+        def end(manifest: Self) -> tuple[object, ...]:
+            return manifest.fence, manifest.end_offset, manifest.epochs[-1:], manifest.resume_epoch, manifest.cluster_id
+
+        return end(self) == end(other)
+
+    def referenced(self) -> set[str]:
+        """Names, in the partition's folder, of all objects that this manifest itself needs: no garbage."""
+        return {entry.key_name for entry in self.segments} | set(self.pages)
+
     def to_json(self) -> bytes:
         """The stored form; equal manifests give equal bytes."""
         fields: list[tuple[str, object]] = [
             ("format", FORMAT),
             ("version", self.version),
             ("generation", self.generation),
+            *([("fence", self.fence)] if self.fence else []),
             ("cluster", self.cluster),
             ("cluster_id", self.cluster_id),
             ("topic", self.topic),
@@ -259,6 +299,7 @@ class Manifest:
         fields = Fields.of_document(data, "the manifest", FORMAT, VERSION)
         manifest = cls(
             generation=fields.integer("generation", 1),
+            fence=fields.integer("fence", absent=0),
             cluster=fields.text("cluster"),
             cluster_id=fields.text("cluster_id"),
             topic=fields.text("topic"),
@@ -292,6 +333,19 @@ class Manifest:
             raise FormatError(f"the manifest: end_offset is {self.end_offset}, its parts end at {max(ends)}")
         if self.segments and self.segments[0].last_offset < self.start_offset:
             raise FormatError(f"the manifest: segment {self.segments[0].key_name} lies below start_offset")
+
+
+def _contents(run: Sequence[SegmentEntry]) -> tuple[int, ...]:
+    """What must be the same before and after merging."""
+    return (
+        run[0].base_offset,
+        run[-1].last_offset,
+        sum(entry.plain_size for entry in run),
+        sum(entry.records for entry in run),
+        min((entry.min_timestamp for entry in run if entry.min_timestamp >= 0), default=-1),
+        max(entry.max_timestamp for entry in run),
+        max(entry.created_ms for entry in run),
+    )
 
 
 def _last_offset(entry: SegmentEntry) -> int:
