@@ -23,6 +23,7 @@ from tierproxy.tasks import Tasks
 from tierproxy.telemetry import OncePerChange
 from tierproxy.tiering.around import ArchiveObserver, Surroundings, leader_trouble
 from tierproxy.tiering.copier import PARTITION_LEAST_BYTES, Copier
+from tierproxy.tiering.housekeeper import Charge, Housekeeper
 from tierproxy.tiering.spool import SpoolSettings
 from tierproxy.tiering.steps import Rules, State
 from tierproxy.tiering.trims import Trims
@@ -71,6 +72,7 @@ class Archiver:
         self._settings_at = 0.0
         self._matched: set[str] = set()  # topics that a policy names
         self._look = asyncio.Event()
+        self._upkeep: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Look at the topics again and again. Ends only by cancellation, which ends all work."""
@@ -92,6 +94,8 @@ class Archiver:
         finally:
             for _, task in [*self._workers.values(), *self._copiers.values()]:
                 task.cancel()
+            if self._upkeep is not None:
+                self._upkeep.cancel()
 
     # ---- what there is -------------------------------------------------------------------------------------
 
@@ -112,6 +116,10 @@ class Archiver:
         stopped = sum(worker.state is State.STOPPED for worker, _ in self._workers.values())
         telemetry.PARTITIONS_STOPPED.set(stopped)
         telemetry.PARTITIONS_ARCHIVED.set(len(self._workers) - stopped)
+        if self._upkeep is None or self._upkeep.done():
+            rules = self._config.archiver
+            housekeeper = Housekeeper(self._charges, rules, self._clock, self._observer, self._troubles)
+            self._upkeep = self._tasks.spawn(housekeeper.run(), "upkeep of the archive")
 
     async def _wanted(self, view: ClusterView) -> dict[PartitionId, TopicPolicy]:
         """Every partition that a policy wants in an archive and that can be there."""
@@ -241,6 +249,17 @@ class Archiver:
             copier = self._copiers[node_id][0]
             copier.max_bytes = min(fetch_bytes, max(PARTITION_LEAST_BYTES, ANSWERS_IN_MEMORY * fetch_bytes // len(led)))
             copier.lead(workers)
+
+    def _charges(self) -> list[Charge]:
+        """The partitions that we work on, to be looked after. Those that a person must look at are left alone."""
+        charges: list[Charge] = []
+        for pid, (worker, task) in self._workers.items():
+            topic = self._cluster.view.topics.get(pid.topic)
+            policy = self._config.policy_for(pid.topic, topic.internal) if topic is not None else None
+            if policy is not None and policy.archive is not None and not task.done():
+                library = self._libraries[policy.archive]
+                charges.append(Charge(pid, policy, policy.archive, library, worker.log_start))
+        return charges
 
     def _ready(self, tp: TopicPartition) -> None:
         found = self._copiers.get(self._cluster.view.leader(tp))
