@@ -90,9 +90,12 @@ class Catalog:
         self.doubtful.clear()
 
     def committed(self, pid: PartitionId, manifest: Manifest, now_ms: int) -> None:
-        """The archiver of this process has committed `manifest`: it counts from this moment on."""
+        """The archiver of this process has committed `manifest`: it counts from this moment on.
+
+        Unless it has committed a later one, of which we were told first: copying and upkeep go on side by side.
+        """
         tier = self.find(pid.topic_id, pid.partition)
-        if tier is not None:
+        if tier is not None and (tier.manifest is None or tier.manifest.generation <= manifest.generation):
             tier.manifest, tier.manifest_known, tier.manifest_at_ms = manifest, True, now_ms
 
     def trimmed(self, topic: str, partition: int, log_start: int) -> None:

@@ -54,6 +54,15 @@ RATE_WAITS = Counter(
 GAPS = Counter("tierproxy_gaps", "Ranges of offsets that were lost before they were archived")
 BATCHES_DAMAGED = Counter("tierproxy_batches_damaged", "Batches from brokers that did not match their checksum")
 SEGMENTS_DAMAGED = Counter("tierproxy_segments_damaged", "Segments that a store gave back otherwise than written")
+SEGMENTS_EXPIRED = Counter("tierproxy_segments_expired", "Segments that keep_in_archive no longer keeps")
+EXPIRED_BYTES = Counter("tierproxy_expired_bytes", "Bytes of log in expired segments")
+SEGMENTS_MERGED = Counter("tierproxy_segments_merged", "Small segments that were merged into larger ones")
+MERGED_BYTES = Counter("tierproxy_merged_bytes", "Bytes of log in segments written by merging")
+GARBAGE_FOUND = Counter(
+    "tierproxy_garbage_found", "Objects in archives that nothing needed when garbage was looked for"
+)
+GARBAGE_REMOVED = Counter("tierproxy_garbage_removed", "Of those, objects that were removed")
+GARBAGE_REMOVED_BYTES = Counter("tierproxy_garbage_removed_bytes", "Stored bytes of removed objects")
 
 # ---- metrics: stores -----------------------------------------------------------------------------------------
 

@@ -69,9 +69,9 @@ class Fields:
             raise FormatError(f"{what} does not match its checksum: it was damaged, or changed by hand")
         return fields
 
-    def integer(self, name: str, least: int = 0) -> int:
-        """A number without fraction, from `least` to 2**63 - 1."""
-        value = self._take(name)
+    def integer(self, name: str, least: int = 0, absent: int | None = None) -> int:
+        """A number without fraction, from `least` to 2**63 - 1; `absent` if it isn't there (None: it must be)."""
+        value = self._take(name) if absent is None else self._left.pop(name, absent)
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 1 << 63:
             raise FormatError(f"{self.where}: {name} is {value!r}, not a number from {least} on")
         return value

@@ -13,6 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from typing import TypeVar
 
 from tierproxy.archive.errors import ClusterMismatch, ContinuityError, FormatError
@@ -30,7 +31,7 @@ from tierproxy.archive.names import (
 from tierproxy.archive.page_files import PageFiles
 from tierproxy.archive.pages import Page, PageRef, Paging
 from tierproxy.archive.segment_index import SegmentIndex, SegmentInfo, read_index
-from tierproxy.archive.store import Conflict, NotFound, Store, Unavailable
+from tierproxy.archive.store import Conflict, NotFound, Store, Truncated, Unavailable
 from tierproxy.byte_cache import ByteCache
 from tierproxy.tasks import Tasks
 from tierproxy.telemetry import DAMAGED_READS
@@ -40,6 +41,8 @@ T = TypeVar("T")
 
 CLUSTER_FORMAT = "tierproxy-cluster"
 CLUSTER_VERSION = 1
+
+READ_BACK_BYTES = 8 * 1024 * 1024
 
 LONG_BYTES = 64 * 1024
 LONG_SEGMENTS = LONG_BYTES // 400
@@ -230,6 +233,15 @@ class Library:
         left = tuple(entries[max(after, len(paged)) :])
         return replace(manifest, pages=rewritten, segments=left, generation=generation)
 
+    async def merging(self, manifest: Manifest, run: Sequence[SegmentEntry], merged: SegmentEntry) -> Manifest:
+        """The next manifest, with one segment in the place of neighbours that hold the same together.
+
+        ContinuityError if they are not there any more, or `merged` holds something else.
+        """
+        if _contents([merged]) != _contents(run):
+            raise ContinuityError(f"{manifest.pid}: {merged.key_name} does not hold what it was merged from")
+        return await self.replacing(manifest, run, [merged])
+
     async def _spilled(self, manifest: Manifest) -> Manifest:
         """With the older ones of the root's entries in pages, if there are too many."""
         if len(manifest.segments) <= self._paging.root_most:
@@ -267,10 +279,29 @@ class Library:
         return (*manifest.pages[:start], *written, *manifest.pages[stop:])
 
     # -- segments -------------------------------------------------------------------------------------------------
+    async def referenced(self, manifest: Manifest) -> set[str]:
+        """Names of all objects in the partition's folder that are needed: what is not among them is garbage."""
+        return manifest.referenced() | {entry.key_name async for entry in self.segments(manifest)}
 
     def segment_key(self, pid: PartitionId, entry: SegmentEntry) -> str:
         """Where a segment lies in the store."""
         return partition_prefix(self.cluster, pid) + entry.key_name
+
+    async def read_back(self, pid: PartitionId, entry: SegmentEntry) -> str | None:
+        """Read a stored segment whole: None if it is what `entry` says, else what is wrong with it."""
+        key = self.segment_key(pid, entry)
+        digest = sha256()
+        try:
+            size = await self.store.size(key)
+            for start in range(0, entry.stored_size, READ_BACK_BYTES):
+                end = min(start + READ_BACK_BYTES, entry.stored_size)
+                part = await self.store.get_range(key, start, end)
+                await asyncio.to_thread(digest.update, part)
+        except (NotFound, Truncated) as error:
+            return f"it can't be read back: {error}"
+        if size != entry.stored_size:
+            return f"it has {size} bytes in the store, not {entry.stored_size}"
+        return None if digest.hexdigest() == entry.sha256 else "the bytes read back are not those written"
 
     async def load_index(self, pid: PartitionId, entry: SegmentEntry) -> SegmentIndex:
         """A segment's index, by one ranged read. NotFound; FormatError or Truncated if it is not what it should be."""
@@ -345,3 +376,10 @@ def _read_cluster_id(data: bytes) -> str:
     cluster_id = fields.text("cluster_id")
     fields.finish()
     return cluster_id
+
+
+def _contents(run: Sequence[SegmentEntry]) -> tuple[object, ...]:
+    """What must be the same before and after merging."""
+    sums = Sums.of(run)
+    counts = sums.plain_size, sums.records, sums.min_timestamp, sums.max_timestamp, sums.created_ms
+    return run[0].base_offset, run[-1].last_offset, *counts

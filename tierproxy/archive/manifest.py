@@ -1,9 +1,9 @@
 """The manifest of a partition: the only truth about what its archive holds, as an immutable value.
 
-Every change makes a new manifest (`with_segment`, `with_gap`, `with_start`) with the next generation, and
-becomes real when the store replaces the old one by compare-and-swap. The archive holds [start_offset,
-end_offset). Segments cover it in order without overlap; what lies between two of them is either a recorded
-gap (lost before it was archived) or offsets that the broker itself does not have (compacted away).
+Every change makes a new manifest (`with_segment`, `with_gap`, `with_start`, `with_fence`; Library.merging) with the
+next generation, and becomes real when the store replaces the old one by compare-and-swap. The archive holds
+[start_offset, end_offset). Segments cover it in order without overlap; what lies between two of them is either a
+recorded gap (lost before it was archived) or offsets that the broker itself does not have (compacted away).
 
 The root has the newest segments itself; older ones are in pages (see `pages`), of which it has a row each. So some
 questions can't be answered from here alone: `Library.segment_at` and `Library.segments` read pages where they must.
@@ -14,6 +14,7 @@ Stored as JSON, for people and `jq`, one line a segment:
       "format": "tierproxy-manifest",
       "version": 2,
       "generation": 2,
+      "fence": 1,                                     only where garbage was removed, see with_fence()
       "cluster": "prod",                              the name in our configuration
       "cluster_id": "5L6g3nShT-eMCtK--X86sw",         Kafka's own
       "topic": "flights",
@@ -87,6 +88,7 @@ class Manifest:
     gaps: tuple[Gap, ...] = ()
     pages: tuple[PageRef, ...] = ()
     generation: int = 1
+    fence: int = 0
 
     @classmethod
     def empty(cls, cluster: str, cluster_id: str, pid: PartitionId, start_offset: int) -> Self:
@@ -221,12 +223,36 @@ class Manifest:
             generation=self.generation + 1,
         )
 
+    def with_fence(self) -> Self:
+        """The same behind a fence: whoever has written an object under an older manifest must not name it any more.
+
+        Put up before unnamed objects are removed. An archiver that slept since before then may have written one of
+        them: its commit fails, as the manifest has changed, and must not be repeated with the same object.
+        """
+        return replace(self, fence=self.fence + 1, generation=self.generation + 1)
+
+    def continues_like(self, other: Self) -> bool:
+        """Whether what was written to follow `other` may follow this one: only what lies before has changed.
+
+        So it is after expiry, merging and users' deletions, and not behind a fence or another end.
+        """
+
+        def end(manifest: Self) -> tuple[object, ...]:
+            return manifest.fence, manifest.end_offset, manifest.epochs[-1:], manifest.resume_epoch, manifest.cluster_id
+
+        return end(self) == end(other)
+
+    def referenced(self) -> set[str]:
+        """Names, in the partition's folder, of all objects that this manifest itself needs: no garbage."""
+        return {entry.key_name for entry in self.segments} | {page.name for page in self.pages}
+
     def to_json(self) -> bytes:
         """The stored form; equal manifests give equal bytes."""
         fields: list[tuple[str, object]] = [
             ("format", FORMAT),
             ("version", VERSION),
             ("generation", self.generation),
+            *([("fence", self.fence)] if self.fence else []),
             ("cluster", self.cluster),
             ("cluster_id", self.cluster_id),
             ("topic", self.topic),
@@ -248,6 +274,7 @@ class Manifest:
         fields = Fields.of_document(data, "the manifest", FORMAT, *READABLE)
         manifest = cls(
             generation=fields.integer("generation", 1),
+            fence=fields.integer("fence", absent=0),
             cluster=fields.text("cluster"),
             cluster_id=fields.text("cluster_id"),
             topic=fields.text("topic"),

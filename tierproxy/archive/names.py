@@ -6,6 +6,7 @@
                                           a segment: first offset, last offset, tag
     prod/flights/7s9mFq3kQ1-wYzVtL2xAbg/0/manifest/00000000000000000000-00000000000091600999-77aa01cd.json.zst
                                           a page of the manifest's older entries: first offset, last offset, tag
+    prod/flights/7s9mFq3kQ1-wYzVtL2xAbg/0/garbage.json                        objects that may be removed soon
 
 Keys are relative to the place that an archive's URL names, and their parts are separated by "/". A topic
 that was deleted and created again has another topic id, and so another folder: archives of namesakes never
@@ -32,6 +33,7 @@ ZERO_TOPIC_ID = bytes(16)
 
 CLUSTER_FILE = "cluster.json"
 MANIFEST_FILE = "manifest.json"
+GARBAGE_FILE = "garbage.json"
 SEGMENT_SUFFIX = ".log.zst"
 PAGE_FOLDER = "manifest/"
 PAGE_SUFFIX = ".json.zst"
@@ -111,17 +113,34 @@ def cluster_key(cluster: str) -> str:
     return f"{encode_part(cluster)}/{CLUSTER_FILE}"
 
 
+def topic_prefix(cluster: str, topic: str, topic_id: bytes) -> str:
+    """Where everything of a topic lies: "prod/flights/7s9mFq3kQ1-wYzVtL2xAbg/"."""
+    return f"{encode_part(cluster)}/{encode_part(topic)}/{topic_id_text(topic_id)}/"
+
+
 def partition_prefix(cluster: str, pid: PartitionId) -> str:
     """Where everything of a partition lies: "prod/flights/7s9mFq3kQ1-wYzVtL2xAbg/0/"."""
     if pid.partition < 0:
         raise ValueError(f"partition {pid.partition} is negative")
-    topic = encode_part(pid.topic)
-    return f"{encode_part(cluster)}/{topic}/{topic_id_text(pid.topic_id)}/{pid.partition}/"
+    return f"{topic_prefix(cluster, pid.topic, pid.topic_id)}{pid.partition}/"
 
 
 def manifest_key(cluster: str, pid: PartitionId) -> str:
     """A partition's manifest: "prod/flights/7s9mFq3kQ1-wYzVtL2xAbg/0/manifest.json"."""
     return partition_prefix(cluster, pid) + MANIFEST_FILE
+
+
+def garbage_key(cluster: str, pid: PartitionId) -> str:
+    """What was seen to be garbage, and since when: "prod/flights/7s9mFq3kQ1-wYzVtL2xAbg/0/garbage.json"."""
+    return partition_prefix(cluster, pid) + GARBAGE_FILE
+
+
+def may_be_garbage(name: str) -> bool:
+    """Whether an object of that name in a partition's folder is removed when no manifest names it.
+
+    Only what archivers leave behind; never the folder's documents, nor anything that is somebody else's.
+    """
+    return _SEGMENT.fullmatch(name) is not None or _PAGE.fullmatch(name) is not None
 
 
 def segment_name(base_offset: int, last_offset: int, tag: str) -> str:

@@ -81,7 +81,7 @@ def _show(config: Config, report: Report, console: Console) -> None:
 
 def _policies(report: Report) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("policy", "match", "archive", "on the brokers"):
+    for name in ("policy", "match", "archive", "on the brokers", "in the archive"):
         table.add_column(name, no_wrap=True)
     for name in ("topics", "partitions"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -93,12 +93,13 @@ def _policies(report: Report) -> Table:
             use.policy.match,
             use.policy.archive or "none",
             _kept(use),
+            _archived(use),
             str(len(use.topics)),
             str(use.partitions),
             shown,
         )
     if report.unmatched:
-        table.add_row("(no policy)", "", "none", "everything", str(report.unmatched), "", "")
+        table.add_row("(no policy)", "", "none", "everything", "", str(report.unmatched), "", "")
     return table
 
 
@@ -109,6 +110,13 @@ def _kept(use: PolicyUse) -> str:
     if policy.trim == "never":
         return "as the brokers' retention says"
     return keep_text(policy.keep_on_broker)
+
+
+def _archived(use: PolicyUse) -> str:
+    if use.policy.archive is None:
+        return ""
+    kept = use.policy.keep_in_archive
+    return "forever" if kept == Keep() else keep_text(kept)
 
 
 def keep_text(keep: Keep) -> str:

@@ -7,6 +7,7 @@ told when some other key is broken.
 """
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -211,11 +212,12 @@ class CacheConfig(Section):
 
 
 class Keep(Section):
-    """How much archived data stays on the brokers; whichever limit is reached first. None = no limit."""
+    """How much stays in a place; whichever limit is reached first. None = no limit."""
 
     time_ms: Annotated[DurationMs | None, Field(alias="time")] = None
+    """Counted from a segment's newest record, or from when it was archived if that was earlier."""
     bytes: SizeBytes | None = None
-    """Bytes per partition."""
+    """Bytes of log per partition, before compression."""
 
 
 class SegmentPolicy(Section):
@@ -227,9 +229,11 @@ class SegmentPolicy(Section):
     """Counted from the first batch in it: how far the archive may be behind a quiet topic."""
 
 
-def _only_forever(value: object) -> object:
-    if value != "forever":
-        raise ValueError("only 'forever' is supported yet: this version deletes nothing from an archive")
+def _forever(value: object) -> object:
+    if value == "forever":
+        return Keep()
+    if not isinstance(value, Keep | Mapping) or not value:
+        raise ValueError("must be forever, or limits as in {time: 365d, bytes: 1TiB}")
     return value
 
 
@@ -241,7 +245,10 @@ class TopicPolicy(Section):
     archive: ArchiveName
     """The name of an archive; None (written `none`) = just proxied."""
     keep_on_broker: Keep = Keep()
-    keep_in_archive: Annotated[Literal["forever"], BeforeValidator(_only_forever)] = "forever"
+    keep_in_archive: Annotated[Keep, BeforeValidator(_forever, json_schema_input_type=Literal["forever"] | Keep)] = (
+        Keep()
+    )
+    """What older segments expire by, once the brokers have let them go; no limit is written `forever`."""
     segment: SegmentPolicy = SegmentPolicy()
     compression: ZstdLevel = 3
     """A zstd level, written `zstd-3`."""
@@ -252,8 +259,17 @@ class TopicPolicy(Section):
     error until an operator accepts the hole."""
 
 
+class GarbageConfig(Section):
+    """Objects in an archive that nothing needs: merged away, expired, or left by an archiver that died."""
+
+    grace_ms: Annotated[DurationMs, Field(alias="grace"), duration_within(600_000, 365 * 86_400_000)] = 86_400_000
+    """How long they stay, for readers who don't know it yet."""
+    delete: bool = True
+    """False: they are counted and stay, for buckets where nothing may be deleted."""
+
+
 class ArchiverConfig(Section):
-    """The part that copies and trims."""
+    """The part that copies, trims, and keeps the archive in order."""
 
     enabled: bool = True
     """False: this process serves clients but archives nothing."""
@@ -279,6 +295,15 @@ class ArchiverConfig(Section):
     """Most bytes of log that are read from the brokers in a second, all together; None (`none`) = no limit."""
     write_rate: ByteRate = None
     """Most bytes that are written to archives in a second, all together; None (`none`) = no limit."""
+    upkeep_interval_ms: Annotated[DurationMs, Field(alias="upkeep_interval"), duration_within(100, 86_400_000)] = (
+        300_000
+    )
+    """How often to look for what has expired or may be merged: a read of the manifest for each partition."""
+    merge: bool = True
+    """Small segments are joined to larger ones, up to the policy's `segment.bytes`."""
+    merge_after_ms: Annotated[DurationMs, Field(alias="merge_after"), duration_within(0, 365 * 86_400_000)] = 600_000
+    """Segments archived more lately are left alone."""
+    garbage: GarbageConfig = GarbageConfig()
 
 
 class LimitsConfig(Section):

@@ -14,6 +14,7 @@ from tierproxy.addresses import ServerNames
 from tierproxy.config.fields import TOPIC_PATTERN
 from tierproxy.config.model import S3_KEYS, SECRET_KEYS, Config
 from tierproxy.config.source import PathKeys, path_text
+from tierproxy.config.units import format_duration, format_size
 from tierproxy.errors import Fault
 from tierproxy.sasl import MechanismName
 
@@ -183,6 +184,19 @@ def warnings(config: Config) -> list[Fault]:
         keep = policy.keep_on_broker
         if policy.trim == "never" and (keep.time_ms is not None or keep.bytes is not None):
             found.append((("topics", index, "keep_on_broker"), "has no effect with 'trim: never'"))
+        archived = policy.keep_in_archive
+        for key, least, most, words in (
+            ("time", archived.time_ms, keep.time_ms, format_duration),
+            ("bytes", archived.bytes, keep.bytes, format_size),
+        ):
+            if least is not None and most is not None and least < most:
+                found.append(
+                    (
+                        ("topics", index, "keep_in_archive", key),
+                        f"is less than keep_on_broker ({words(least)}, {words(most)}): nothing expires in the archive "
+                        "before the brokers have let it go",
+                    )
+                )
     found += _security_warnings(config)
     by_port = config.listen.sni is None
     if by_port and config.admin is not None and 0 < config.admin.port - config.listen.port <= 100:

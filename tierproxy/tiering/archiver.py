@@ -30,6 +30,7 @@ from tierproxy.telemetry import OncePerChange
 from tierproxy.tiering.around import ArchiveObserver, Surroundings, leader_trouble
 from tierproxy.tiering.copier import PARTITION_LEAST_BYTES, Copier
 from tierproxy.tiering.group import REBALANCE_TIMEOUT, ArchiverGroup, assignor
+from tierproxy.tiering.housekeeper import Charge, Housekeeper
 from tierproxy.tiering.memory import SegmentMemory
 from tierproxy.tiering.spool import SpoolSettings
 from tierproxy.tiering.steps import Rules, State
@@ -82,6 +83,7 @@ class Archiver:
         self._settings_at = 0.0
         self._matched: set[str] = set()  # topics that a policy names
         self._look = asyncio.Event()
+        self._upkeep: asyncio.Task[None] | None = None
         self._group = self._make_group(config.archiver_group)
         self._membership: asyncio.Task[None] | None = None
 
@@ -113,8 +115,9 @@ class Archiver:
         finally:
             for _, task in [*self._workers.values(), *self._copiers.values()]:
                 task.cancel()
-            if self._membership is not None:
-                self._membership.cancel()
+            for each in (self._membership, self._upkeep):
+                if each is not None:
+                    each.cancel()
 
     # ---- what there is -------------------------------------------------------------------------------------
 
@@ -137,6 +140,10 @@ class Archiver:
         stopped = sum(worker.state is State.STOPPED for worker, _ in self._workers.values())
         telemetry.PARTITIONS_STOPPED.set(stopped)
         telemetry.PARTITIONS_ARCHIVED.set(len(self._workers) - stopped)
+        if self._upkeep is None or self._upkeep.done():
+            rules = self._config.archiver
+            housekeeper = Housekeeper(self._charges, rules, self._clock, self._observer, self._troubles)
+            self._upkeep = self._tasks.spawn(housekeeper.run(), "upkeep of the archive")
 
     def _share(self, wanted: Mapping[PartitionId, TopicPolicy], view: ClusterView) -> Mapping[PartitionId, TopicPolicy]:
         """What of it is to be done here."""
@@ -278,6 +285,17 @@ class Archiver:
             copier = self._copiers[node_id][0]
             copier.max_bytes = min(fetch_bytes, max(PARTITION_LEAST_BYTES, ANSWERS_IN_MEMORY * fetch_bytes // len(led)))
             copier.lead(workers)
+
+    def _charges(self) -> list[Charge]:
+        """The partitions that we work on, to be looked after. Those that a person must look at are left alone."""
+        charges: list[Charge] = []
+        for pid, (worker, task) in self._workers.items():
+            topic = self._cluster.view.topics.get(pid.topic)
+            policy = self._config.policy_for(pid.topic, topic.internal) if topic is not None else None
+            if policy is not None and policy.archive is not None and not task.done():
+                library = self._libraries[policy.archive]
+                charges.append(Charge(pid, policy, policy.archive, library, worker.log_start))
+        return charges
 
     def _ready(self, tp: TopicPartition) -> None:
         found = self._copiers.get(self._cluster.view.leader(tp))

@@ -5,22 +5,26 @@ compare-and-swap. A crash in between leaves an object that nobody names, which i
 
 A write that failed may still have happened. An object is then simply written again. A manifest is not: the
 second try conflicts with the first, and every conflict first looks whether our segment is in there already.
+
+A commit may also meet changes to what lies before: something expired, was merged, or was deleted by a user. They don't
+concern the new segment, which then follows the manifest as it is now. Anything else, a fence above all (see
+Manifest.with_fence), means that the segment is forgotten and copied again.
 """
 
 import asyncio
-import hashlib
 import secrets
 
 from tierproxy.archive.errors import FormatError
 from tierproxy.archive.library import Library, VersionedManifest
 from tierproxy.archive.manifest import Gap, Manifest, SegmentEntry
 from tierproxy.archive.names import PartitionId
-from tierproxy.archive.store import Conflict, NotFound, Truncated
+from tierproxy.archive.store import Conflict, NotFound
 from tierproxy.clock import Clock
 from tierproxy.tiering.spool import OpenSegment
 from tierproxy.tiering.steps import Commit, Committed, Conflicted, Damaged, Look, Looked, RecordGap, Uploaded, Verified
 
-READ_BACK_BYTES = 8 * 1024 * 1024
+COMMIT_TRIES = 10
+"""Changes of the manifest that one commit may meet and follow: each of them is somebody else's success."""
 
 
 class Publisher:
@@ -52,22 +56,8 @@ class Publisher:
 
     async def verify(self) -> Verified | Damaged:
         """Read the stored object and compare it with what was written."""
-        entry = self._uploaded()
-        key = self._library.segment_key(self._pid, entry)
-        digest = hashlib.sha256()
-        try:
-            size = await self._library.store.size(key)
-            for start in range(0, entry.stored_size, READ_BACK_BYTES):
-                end = min(start + READ_BACK_BYTES, entry.stored_size)
-                part = await self._library.store.get_range(key, start, end)
-                await asyncio.to_thread(digest.update, part)
-        except (NotFound, Truncated) as error:
-            return self._damaged(f"it can't be read back: {error}")
-        if size != entry.stored_size:
-            return self._damaged(f"it has {size} bytes in the store, not {entry.stored_size}")
-        if digest.hexdigest() != entry.sha256:
-            return self._damaged("the bytes read back are not those written")
-        return Verified()
+        damage = await self._library.read_back(self._pid, self._uploaded())
+        return Verified() if damage is None else self._damaged(damage)
 
     async def commit(self, action: Commit) -> Committed | Conflicted:
         """Name the verified segment in the manifest. Raises ContinuityError if it does not fit there."""
@@ -76,13 +66,19 @@ class Publisher:
         if base is None:
             cluster = self._library.cluster
             base = Manifest.empty(cluster, self._cluster_id, self._pid, action.start_offset)
-        manifest = base.with_segment(entry, self._epochs, fetched_at=self._fetched_at)
-        try:
-            saved = await self._library.save(self._pid, manifest, self._version)
-        except Conflict:
-            found = await self._library.load(self._pid)
-            return self._committed(found) if await self._is_in(found, entry) else Conflicted()
-        return self._committed(saved)
+        version = self._version
+        for _ in range(COMMIT_TRIES):
+            manifest = base.with_segment(entry, self._epochs, fetched_at=self._fetched_at)
+            try:
+                return self._committed(await self._library.save(self._pid, manifest, version))
+            except Conflict:
+                found = await self._library.load(self._pid)
+            if await self._is_in(found, entry):
+                return self._committed(found)
+            if found is None or not found.manifest.continues_like(base):
+                break
+            base, version = found.manifest, found.version
+        return Conflicted()
 
     async def record_gap(self, action: RecordGap, cause: str) -> Committed | Conflicted:
         """Write down what was lost before it was archived."""

@@ -75,6 +75,11 @@ class PartitionWorker:
     def state(self) -> steps.State:
         return self._machine.state
 
+    @property
+    def log_start(self) -> int:
+        """The leader's, as last heard; -1 before that."""
+        return self._machine.log_start
+
     # ---- the copier's side ---------------------------------------------------------------------------------
 
     def ask(self, most_bytes: int) -> FetchPartition | None:

@@ -112,6 +112,16 @@ def test_what_the_archiver_of_this_process_commits_counts_at_once() -> None:
     assert tier.expects_cold(399)
 
 
+def test_of_two_commits_the_later_one_counts_whatever_is_heard_first() -> None:
+    known, manifest = catalog(broker_start=100), archived(100, 500)
+    later = manifest.with_start(500)
+    known.committed(manifest.pid, later, 1)
+    known.committed(manifest.pid, manifest, 2)
+    found = known.find("flights", 0)
+    assert found is not None
+    assert (found.manifest, found.manifest_at_ms) == (later, 1)
+
+
 @pytest.mark.parametrize(
     ("offset", "cold"), [(99, False), (100, True), (399, True), (400, False), (499, False), (500, False)]
 )

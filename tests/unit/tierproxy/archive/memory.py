@@ -1,8 +1,10 @@
 """A store in memory that counts what is asked of it: for properties that are tried on thousands of archives."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import BinaryIO
 
+from tierproxy.archive.library import Library
+from tierproxy.archive.manifest import Manifest, SegmentEntry
 from tierproxy.archive.store import Conflict, NotFound, ObjectInfo, StoredObject, Truncated
 
 
@@ -60,3 +62,13 @@ class MemoryStore:
         self.objects[key], self._versions[key] = data, self._written
         self.writes.append(key)
         return str(self._written)
+
+
+def with_merged(manifest: Manifest, run: Sequence[SegmentEntry], merged: SegmentEntry) -> Manifest:
+    """Library.merging() of what is in the root: then nothing is waited for."""
+    try:
+        Library(MemoryStore(), manifest.cluster).merging(manifest, run, merged).send(None)
+    except StopIteration as done:
+        found: Manifest = done.value
+        return found
+    raise AssertionError("a page was asked for")

@@ -1,3 +1,5 @@
+import json
+
 """A manifest whose older entries are in pages is the same, to everybody who asks the library, as one without."""
 
 import asyncio
@@ -196,7 +198,9 @@ async def test_a_manifest_without_pages_may_be_of_any_length() -> None:
     """As version 1 wrote them."""
     store = MemoryStore()
     long = row(200)
-    await store.put_if(FOLDER + "manifest.json", long.to_json().replace(b'"version": 2', b'"version": 1'), None)
+    old = json.loads(long.to_json()) | {"version": 1}
+    del old["checksum"]
+    await store.put_if(FOLDER + "manifest.json", json.dumps(old).encode(), None)
     library = Library(store, "prod", paging=SMALL)
     found = await library.load(PID)
     assert found is not None
@@ -212,7 +216,8 @@ async def test_the_page_is_durable_before_the_root_names_it() -> None:
     found = await saved(Library(store, "prod", paging=SMALL), row(5))
     page = FOLDER + found.manifest.pages[0].name
     assert store.writes == [page, FOLDER + "manifest.json"]
-    assert store.reads == [FOLDER + "manifest.json", page], "to see whether there is one; and the page was read back"
+    root = FOLDER + "manifest.json"
+    assert store.reads == [root, page, root], "to see whether there is one; and both were read back"
 
 
 class Failing(MemoryStore):

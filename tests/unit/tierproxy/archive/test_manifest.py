@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.tierproxy.archive.memory import with_merged
 from tierproxy.archive.errors import ContinuityError, FormatError, UnknownVersionError
 from tierproxy.archive.manifest import Gap, Manifest, PageRef, SegmentEntry, Sums
 from tierproxy.archive.names import PartitionId, segment_name
@@ -415,6 +416,80 @@ def test_a_manifest_that_is_wrong_somewhere_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(FormatError, match=words):
         Manifest.from_json(changed(change))
+
+
+# -- upkeep -------------------------------------------------------------------------------------------------------
+
+PARTS = (entry(0, 9), entry(10, 19, 30), entry(20, 29))
+IN_PARTS = EMPTY.with_segment(PARTS[0], [(0, 0)]).with_segment(PARTS[1], [(1, 10)]).with_segment(PARTS[2], [(1, 20)])
+JOINED = entry(0, 19, 40)
+
+
+def test_a_run_of_segments_becomes_one() -> None:
+    merged = with_merged(IN_PARTS, PARTS[:2], JOINED)
+    assert merged.segments == (JOINED, PARTS[2])
+    assert merged.generation == IN_PARTS.generation + 1
+    assert replace(merged, segments=PARTS, generation=IN_PARTS.generation) == IN_PARTS
+    assert Manifest.from_json(merged.to_json()) == merged
+
+
+@pytest.mark.parametrize(
+    ("merged", "words"),
+    [
+        (entry(0, 18, 40), "does not hold"),
+        (entry(1, 19, 40), "does not hold"),
+        (entry(0, 19, 41), "does not hold"),
+        (replace(JOINED, records=19), "does not hold"),
+        (replace(JOINED, min_timestamp=2), "does not hold"),
+        (replace(JOINED, max_timestamp=9), "does not hold"),
+        (replace(JOINED, created_ms=4), "does not hold"),
+    ],
+)
+def test_what_is_not_the_same_is_not_put_in_its_place(merged: SegmentEntry, words: str) -> None:
+    with pytest.raises(ContinuityError, match=words):
+        with_merged(IN_PARTS, PARTS[:2], merged)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [IN_PARTS.with_start(10), IN_PARTS.with_start(1000), with_merged(IN_PARTS, PARTS[1:], entry(10, 29, 40))],
+    ids=["one expired", "all expired", "merged by somebody else"],
+)
+def test_parts_that_are_not_there_any_more_are_not_replaced(changed: Manifest) -> None:
+    with pytest.raises(ContinuityError, match="not in the manifest any more"):
+        with_merged(changed, PARTS[:2], JOINED)
+
+
+def test_a_fence_changes_nothing_else() -> None:
+    fenced = IN_PARTS.with_fence()
+    assert replace(fenced, fence=0, generation=IN_PARTS.generation) == IN_PARTS
+    assert fenced.generation == IN_PARTS.generation + 1
+    assert Manifest.from_json(fenced.to_json()) == fenced
+    assert b"fence" not in IN_PARTS.to_json()
+
+
+@pytest.mark.parametrize(
+    ("changed", "like"),
+    [
+        (IN_PARTS, True),
+        (with_merged(IN_PARTS, PARTS[:2], JOINED), True),
+        (IN_PARTS.with_start(15), True),
+        (IN_PARTS.with_start(30), True),
+        (IN_PARTS.with_fence(), False),
+        (IN_PARTS.with_start(31), False),
+        (IN_PARTS.with_segment(entry(30, 39), [(1, 30)]), False),
+        (IN_PARTS.with_gap(Gap(30, 40, 0, "")), False),
+        (replace(IN_PARTS, epochs=((0, 0), (2, 10))), False),
+        (replace(IN_PARTS, epochs=((0, 0), (1, 12))), False),
+    ],
+)
+def test_what_may_follow_a_manifest_that_has_changed(changed: Manifest, like: bool) -> None:
+    assert changed.continues_like(IN_PARTS) is like
+
+
+def test_what_is_referenced_is_what_is_needed() -> None:
+    assert IN_PARTS.referenced() == {part.key_name for part in PARTS}
+    assert replace(IN_PARTS, pages=(PAGE,)).referenced() == {PAGE.name, *(p.key_name for p in PARTS)}
 
 
 @st.composite

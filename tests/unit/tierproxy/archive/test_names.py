@@ -12,6 +12,7 @@ from tierproxy.archive.names import (
     decode_part,
     encode_part,
     manifest_key,
+    may_be_garbage,
     page_name,
     parse_key,
     parse_page_name,
@@ -127,6 +128,13 @@ def test_a_part_can_not_be_empty() -> None:
 def test_keys_that_are_not_in_a_partition_s_folder(key: str) -> None:
     with pytest.raises(FormatError):
         parse_key(key)
+
+
+def test_what_may_be_removed_as_garbage() -> None:
+    assert may_be_garbage("00000000000000000000-00000000000000183201-5f1c9a3e.log.zst")
+    assert may_be_garbage("manifest/00000000000000000000-00000000000000183201-5f1c9a3e.json.zst")
+    for name in ("manifest.json", "garbage.json", "README", "x/00000000000000000000-00000000000000183201-5f.log.zst"):
+        assert not may_be_garbage(name)
 
 
 def test_pages_lie_in_the_partition_s_folder_too() -> None:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from tierproxy.archive.manifest import Gap, Manifest, SegmentEntry
 from tierproxy.archive.names import PartitionId, segment_name
-from tierproxy.archive.retention import trim_point
+from tierproxy.archive.retention import Expiry, trim_point
 
 PID = PartitionId("flights", bytes(16), 0)
 
@@ -113,3 +113,67 @@ def test_it_is_a_border_and_never_beyond_the_end(
     if keep_bytes is not None and keep_time is None:
         kept = sum(e.plain_size for e in made.segments if e.base_offset >= point)
         assert kept >= min(keep_bytes, made.sums.plain_size)
+
+
+# ---- what expires in the archive -----------------------------------------------------------------------------
+
+ALL_TRIMMED = 1 << 40
+
+
+def expiry(
+    made: Manifest, keep_time: int | None, keep_bytes: int | None, now: int, log_start: int = ALL_TRIMMED
+) -> Expiry:
+    """Told all segments until one stays."""
+    told = Expiry(made, keep_time, keep_bytes, now, log_start)
+    for one in made.segments:
+        if not told.goes(one):
+            break
+    return told
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 100), st.integers(-1, 300)), max_size=8),
+    limits,
+    limits,
+    st.integers(0, 400),
+    st.integers(-1, 90),
+)
+def test_what_expires_is_what_brokers_would_let_go_and_have_let_go(
+    shapes: list[tuple[int, int]], keep_time: int | None, keep_bytes: int | None, now: int, log_start: int
+) -> None:
+    made = manifest(*(entry(10 * i, size=size, newest=newest) for i, (size, newest) in enumerate(shapes)))
+    found = expiry(made, keep_time, keep_bytes, now, log_start)
+    allowed = trim_point(made, keep_time, keep_bytes, now)
+    assert isinstance(allowed, int)
+    may_go = [e for e in made.segments if e.last_offset < min(allowed, log_start)]
+    assert found.segments == len(may_go)
+    assert found.plain_bytes == sum(e.plain_size for e in may_go)
+    assert found.point == (may_go[-1].last_offset + 1 if may_go else 0)
+    left = made.with_start(found.point)
+    assert left.segments == made.segments[len(may_go) :]
+    assert (left.end_offset, left.last_epoch) == (made.end_offset, made.last_epoch)
+
+
+@pytest.mark.parametrize(
+    ("log_start", "point"), [(-1, 0), (0, 0), (9, 0), (10, 10), (19, 10), (25, 20), (30, 30), (99, 30)]
+)
+def test_what_the_broker_still_holds_does_not_expire(log_start: int, point: int) -> None:
+    assert expiry(THREE, 0, None, 1 << 60, log_start).point == point
+
+
+def test_the_archive_does_not_begin_with_a_gap() -> None:
+    gapped = manifest(entry(0, newest=1000)).with_gap(Gap(10, 30, 0, "lost")).with_gap(Gap(30, 50, 0, "lost"))
+    assert expiry(gapped, 0, None, 1000).point == 50
+    more = gapped.with_segment(entry(50, newest=2000), [])
+    assert expiry(more, 0, None, 1000).point == 50
+    assert expiry(more, 0, None, 2000).point == 60
+    assert expiry(more, 0, None, 999).point == 0
+    assert expiry(more, 0, None, 1000, log_start=50).point == 50
+
+
+def test_a_gap_alone_is_no_reason_to_begin_elsewhere() -> None:
+    assert expiry(manifest(start=5).with_gap(Gap(5, 9, 0, "lost")), 0, 0, 1 << 60).point == 5
+
+
+def test_a_segment_that_a_user_deleted_half_of_expires_whole() -> None:
+    assert expiry(THREE.with_start(15), None, 100, 0).point == 20

@@ -48,6 +48,15 @@ def test_a_good_file_becomes_plain_units() -> None:
     assert warnings(config) == []
 
 
+def test_what_stays_in_the_archive() -> None:
+    def kept(text: str) -> Keep:
+        return parse_config(GOOD.replace("compression: zstd-5", text)).topics[0].keep_in_archive
+
+    assert kept("compression: zstd-5") == kept("keep_in_archive: forever") == Keep()
+    assert kept("keep_in_archive: {time: 365d}") == Keep(time_ms=365 * 86_400_000)
+    assert kept("keep_in_archive: {time: 7d, bytes: 1TiB}") == Keep(time_ms=604_800_000, bytes=2**40)
+
+
 def test_bootstrap_may_be_written_as_kafka_tools_do() -> None:
     text = GOOD.replace('[kafka-0:9092, "[::1]:9093"]', "kafka-0:9092, kafka-1:9092")
     assert parse_config(text).cluster.bootstrap == (("kafka-0", 9092), ("kafka-1", 9092))
@@ -149,7 +158,26 @@ def test_programs_may_hand_in_plain_numbers() -> None:
         ("{time: 7d, bytes: 200GiB}", "7d", "topics[0].keep_on_broker (line 12): must be a mapping"),
         ("zstd-5", "zstd-20", "topics[0].compression (line 14): 'zstd-20' is not one of zstd-1 … zstd-19"),
         ("zstd-5", "gzip", "topics[0].compression (line 14): 'gzip' is not one of"),
-        ("compression: zstd-5", "keep_in_archive: 5y", "topics[0].keep_in_archive (line 14): only 'forever'"),
+        (
+            "compression: zstd-5",
+            "keep_in_archive: 5y",
+            "topics[0].keep_in_archive (line 14): must be forever, or limits",
+        ),
+        (
+            "compression: zstd-5",
+            "keep_in_archive: {}",
+            "topics[0].keep_in_archive (line 14): must be forever, or limits",
+        ),
+        (
+            "compression: zstd-5",
+            "keep_in_archive: {tiem: 1d}",
+            "topics[0].keep_in_archive.tiem (line 14): is not a known key; did you mean 'time'?",
+        ),
+        (
+            "topics:",
+            "archiver: {garbage: {grace: 1m}}\ntopics:",
+            "archiver.garbage.grace (line 9): must be between 10m",
+        ),
         (
             "compression: zstd-5",
             "trim: later",
@@ -391,6 +419,16 @@ def test_a_frozen_tree() -> None:
     [
         ("  main: {", "  spare: {url: file:///x}\n  main: {", "archives.spare: is defined, but no policy"),
         ("archive: main", "archive: main\n    trim: never", "topics[0].keep_on_broker: has no effect with"),
+        (
+            "compression: zstd-5",
+            "keep_in_archive: {time: 6d}",
+            "topics[0].keep_in_archive.time: is less than keep_on_broker (6d, 7d): nothing expires",
+        ),
+        (
+            "compression: zstd-5",
+            "keep_in_archive: {bytes: 1GiB, time: 365d}",
+            "topics[0].keep_in_archive.bytes: is less than keep_on_broker (1 GiB, 200 GiB)",
+        ),
         ("topics:", "admin: {port: 9195}\ntopics:", "admin.port: is the port where broker 2 would be served"),
     ],
 )

@@ -1,16 +1,18 @@
 """tierproxy.tiering.publisher over a real directory store, whose files are damaged behind its back."""
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from protocol.fetch_response import FetchedPartition
 from tests.unit.batch_maker import make_batch, plain_records
+from tests.unit.tierproxy.archive.memory import with_merged
 from tierproxy.archive.errors import ContinuityError
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Manifest
-from tierproxy.archive.names import PartitionId
+from tierproxy.archive.names import PartitionId, segment_name
 from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.archive.store import Unavailable
 from tierproxy.archive.store_file import FileStore
@@ -124,6 +126,49 @@ async def test_of_two_archivers_one_loses_cleanly(publisher: Publisher, library:
     assert manifest.end_offset == 10
     await archive(publisher, manifest, 10)
     assert await other.record_gap(RecordGap(manifest, 10, 20), "?") == Conflicted()
+
+
+async def uploaded(publisher: Publisher, library: Library) -> Manifest:
+    """[0, 10) and [10, 20) are archived, [20, 30) is uploaded and verified, not committed."""
+    manifest = await archive(publisher, await archive(publisher, None, 0), 10)
+    await publisher.upload(segment(20))
+    assert await publisher.verify() == Verified()
+    return manifest
+
+
+async def change(library: Library, changed: Manifest) -> None:
+    found = await library.load(PID)
+    assert found is not None
+    await library.save(PID, changed, found.version)
+
+
+async def test_a_commit_follows_changes_of_what_lies_before(publisher: Publisher, library: Library) -> None:
+    manifest = await uploaded(publisher, library)
+    one, two = manifest.segments
+    merged = replace(one, key_name=segment_name(0, 19, "m"), last_offset=19, plain_size=one.plain_size * 2, records=20)
+    assert two.plain_size == one.plain_size
+    await change(library, with_merged(manifest, (one, two), merged))
+    event = await publisher.commit(Commit(manifest, 0))
+    assert isinstance(event, Committed)
+    assert [(e.base_offset, e.last_offset) for e in event.manifest.segments] == [(0, 19), (20, 29)]
+
+    await publisher.upload(segment(30))
+    await publisher.verify()
+    await change(library, event.manifest.with_start(30))
+    event = await publisher.commit(Commit(event.manifest, 0))
+    assert isinstance(event, Committed)
+    assert (event.manifest.start_offset, event.manifest.end_offset, len(event.manifest.segments)) == (30, 40, 1)
+    assert (await archive(publisher, event.manifest, 40)).end_offset == 50
+
+
+async def test_a_commit_does_not_follow_a_fence(publisher: Publisher, library: Library) -> None:
+    manifest = await uploaded(publisher, library)
+    await change(library, manifest.with_fence())
+    assert await publisher.commit(Commit(manifest, 0)) == Conflicted()
+    await change(library, manifest.with_fence().with_fence().with_start(5))
+    again = await publisher.load()
+    assert again is not None
+    assert (await archive(publisher, again, 20)).end_offset == 30
 
 
 class LosesAnswers(FileStore):
