@@ -142,6 +142,21 @@ class Cluster:
         self._connections.keep_only({*self.view.brokers.values(), *self._bootstrap})
         return self.view
 
+    async def identity(self, topic: str) -> TopicIdentity:
+        """Which topic a name stands for, said by any broker; its error tells "no such topic" from "not yours to know".
+
+        Raises Unreachable.
+        """
+        answer = await self.ask_any(
+            ApiKey.METADATA,
+            lambda version: codec.encode_metadata_request(version, [topic]),
+            codec.decode_metadata_response,
+        )
+        said = next((each for each in answer.topics if each.name == topic), None)
+        if said is None:
+            return TopicIdentity(ErrorCode.UNKNOWN_SERVER_ERROR, NO_TOPIC_ID)
+        return TopicIdentity(said.error, said.topic_id)
+
     async def topic_configs(self, topics: Iterable[str]) -> dict[str, dict[str, str]]:
         """All settings of `topics`, defaults included. Topics that the broker refuses to tell are absent."""
         names = list(topics)

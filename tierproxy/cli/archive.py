@@ -1,25 +1,34 @@
-"""`tierproxy archive ls|verify|cat`: look into archives. No broker is asked: an archive stands alone."""
+"""`tierproxy archive ls|verify|cat|gc|rm`: look into archives, and tidy them up.
+
+No broker is asked, as an archive stands alone, but by `rm`: whether the topic is really gone.
+"""
 
 import asyncio
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tierproxy.cli.archive_view import check_json, shelf_json, shelf_table, show_checks
+from tierproxy.archive.collector import Collected
+from tierproxy.archive.names import topic_id_text
+from tierproxy.cli.archive_view import check_json, shelf_json, shelf_table, show_checks, show_tidied, tidied_json
 from tierproxy.cli.common import WRONG, config_option, json_option, read_config
 from tierproxy.cli.output import print_json, print_json_line, progress_bar, tables
 from tierproxy.cli.records import read_records, record_json, record_line
-from tierproxy.cli.shelves import Shelf, one_topic, with_shelves
+from tierproxy.cli.removal import Tidied, must_be_dead, remove, tidy, topics_called
+from tierproxy.cli.shelves import Shelf, one_topic, open_libraries, with_shelves
 from tierproxy.cli.verify import PartitionCheck, verify_partition
+from tierproxy.clock import SystemClock
+from tierproxy.config.units import format_size, parse_duration_ms
 from tierproxy.errors import TierproxyError
 
 
 @click.group()
 def archive() -> None:
-    """What is archived: list it, check every byte of it, print it."""
+    """What is archived: list it, check every byte of it, print it, remove what nothing needs."""
 
 
 def _archive_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -140,6 +149,81 @@ def cat(
                 left = None if left is None else left - 1
 
     asyncio.run(with_shelves(config, archive_name, (topic,), partition, show))
+
+
+@archive.command()
+@_topics_argument
+@config_option
+@_archive_option
+@_partition_option
+@click.option("--dry-run", is_flag=True, help="Remove nothing, only say what there is.")
+@click.option("--grace", metavar="TIME", help="How long garbage stays (24h); default: archiver.garbage.grace.")
+@json_option
+def gc(
+    topics: tuple[str, ...],
+    config_file: Path,
+    archive_name: str | None,
+    partition: int | None,
+    dry_run: bool,
+    grace: str | None,
+    as_json: bool,
+) -> None:
+    """Remove objects that nothing needs: merged away, expired, left by an archiver that died. TOPIC may hold * and ?.
+
+    An object is removed when it was seen to be garbage so long ago, by an earlier run or by an archiver. With
+    archiver.garbage.delete = false nothing is.
+    """
+    config = read_config(config_file, as_json)
+    rules = config.archiver.garbage
+    try:
+        grace_ms = rules.grace_ms if grace is None else parse_duration_ms(grace)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--grace") from error
+
+    async def work(shelves: list[Shelf]) -> list[Tidied]:
+        return await tidy(shelves, SystemClock(), grace_ms, delete=rules.delete, dry_run=dry_run)
+
+    done = asyncio.run(with_shelves(config, archive_name, topics, partition, work))
+    good = not any(each.problem for each in done)
+    total = sum((each.found for each in done), Collected())
+    if as_json:
+        print_json({"ok": good, "total": asdict(total), "partitions": [tidied_json(each) for each in done]})
+    else:
+        show_tidied(done, total)
+    _fail_if(not good)
+
+
+@archive.command()
+@click.argument("topic")
+@config_option
+@_archive_option
+@click.option("--topic-id", metavar="ID", help="Which of the topics that had this name; archive ls shows them.")
+@click.option("--yes", is_flag=True, help="Do it; without, it is only said what would be removed.")
+@click.option("--force", is_flag=True, help="Even if the topic exists, or no broker says that it doesn't.")
+def rm(topic: str, config_file: Path, archive_name: str | None, topic_id: str | None, yes: bool, force: bool) -> None:
+    """Remove the whole archive of a topic that has been deleted. This can't be undone."""
+    config = read_config(config_file)
+
+    async def work() -> None:
+        async with open_libraries(config, archive_name) as libraries:
+            found = [each for name, library in libraries.items() for each in await topics_called(topic, name, library)]
+            known = ", ".join(sorted({topic_id_text(each.topic_id) for each in found}))
+            if not found:
+                raise TierproxyError(f"nothing of {topic} is archived; tierproxy archive ls shows what is")
+            if topic_id is None:
+                raise TierproxyError(f"say which topic called {topic} is meant, by --topic-id: {known}")
+            dead = [each for each in found if topic_id_text(each.topic_id) == topic_id]
+            if not dead:
+                raise TierproxyError(f"nothing of a topic {topic} with id {topic_id} is archived; known: {known}")
+            if not force:
+                await must_be_dead(config, SystemClock(), dead)
+            for each in dead:
+                told = f"{len(each.objects)} objects ({format_size(each.size)}) of {topic} {topic_id} in {each.archive}"
+                if yes:
+                    await remove(each)
+                click.echo(f"removed {told}" if yes else f"would remove {told}; add --yes to do it")
+
+    asyncio.run(work())
 
 
 async def _all(shelves: list[Shelf]) -> list[Shelf]:

@@ -1,13 +1,16 @@
 """How archives are shown: tables for people, JSON for scripts."""
 
+from dataclasses import asdict
 from typing import Any
 
 import click
 from rich.table import Table
 from rich.text import Text
 
+from tierproxy.archive.collector import Collected
 from tierproxy.archive.names import topic_id_text
 from tierproxy.cli.records import time_text
+from tierproxy.cli.removal import Tidied
 from tierproxy.cli.shelves import NOTHING, Shelf
 from tierproxy.cli.verify import PartitionCheck
 from tierproxy.config.units import format_size
@@ -129,6 +132,34 @@ def show_checks(results: list[tuple[Shelf, PartitionCheck | None]]) -> None:
         for problem in result.problems:
             click.echo(f"  {problem.segment or 'partition'}: {problem.text}")
     click.echo(f"read {format_size(read)} of {len(results)} partitions: {bad or 'none'} with problems")
+
+
+def tidied_json(done: Tidied) -> dict[str, Any]:
+    about: dict[str, Any] = {
+        "archive": done.shelf.archive,
+        "topic": done.shelf.pid.topic,
+        "topic_id": topic_id_text(done.shelf.pid.topic_id),
+        "partition": done.shelf.pid.partition,
+    }
+    return about | ({"problem": done.problem} if done.problem else asdict(done.found))
+
+
+def show_tidied(done: list[Tidied], total: Collected) -> None:
+    for each in done:
+        if each.problem or each.found != Collected():
+            told = each.problem or _collected_text(each.found)
+            click.echo(f"{each.shelf.archive} {each.shelf.pid}: {told}")
+    click.echo(f"{len(done)} partitions: {_collected_text(total)}")
+
+
+def _collected_text(found: Collected) -> str:
+    parts = (
+        (found.removed, found.removed_bytes, "removed"),
+        (found.ripe, found.ripe_bytes, "could be removed"),
+        (found.waiting, found.waiting_bytes, "wait until their grace time is over"),
+    )
+    told = [f"{count} objects ({format_size(size)}) {what}" for count, size, what in parts if count]
+    return ", ".join(told) or "no garbage"
 
 
 def _ratio(plain: int, stored: int) -> float | None:

@@ -44,10 +44,7 @@ async def with_shelves(
     work: Callable[[list[Shelf]], Coroutine[Any, Any, T]],
 ) -> T:
     """Do `work` with all that is archived under the names asked for, while the stores are open."""
-    if archive_name is not None and archive_name not in config.archives:
-        known = ", ".join(config.archives) or "none"
-        raise click.BadParameter(f"{archive_name!r} is not in the configuration; known: {known}")
-    async with _libraries(config, archive_name) as libraries:
+    async with open_libraries(config, archive_name) as libraries:
         shelves = [
             await _shelf(name, library, pid)
             for name, library in libraries.items()
@@ -64,7 +61,11 @@ async def with_shelves(
 
 
 @asynccontextmanager
-async def _libraries(config: Config, archive_name: str | None) -> AsyncIterator[dict[str, Library]]:
+async def open_libraries(config: Config, archive_name: str | None) -> AsyncIterator[dict[str, Library]]:
+    """All archives of the configuration, or the one that is named, by their names."""
+    if archive_name is not None and archive_name not in config.archives:
+        known = ", ".join(config.archives) or "none"
+        raise click.BadParameter(f"{archive_name!r} is not in the configuration; known: {known}")
     libraries: dict[str, Library] = {}
     try:
         for name, about in config.archives.items():

@@ -1,8 +1,7 @@
-import json
-
 """A manifest whose older entries are in pages is the same, to everybody who asks the library, as one without."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
