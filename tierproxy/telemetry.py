@@ -43,6 +43,9 @@ ARCHIVED_BYTES = Counter("tierproxy_archived_bytes", "Bytes of log in committed 
 ARCHIVED_STORED_BYTES = Counter("tierproxy_archived_stored_bytes", "Bytes that committed segments take in archives")
 TRIMS = Counter("tierproxy_trims", "Times a broker was told to delete records that are archived")
 GAPS = Counter("tierproxy_gaps", "Ranges of offsets that were lost before they were archived")
+HISTORIES_REWRITTEN = Counter(
+    "tierproxy_histories_rewritten", "Times brokers disowned what was archived, which was quarantined then"
+)
 BATCHES_DAMAGED = Counter("tierproxy_batches_damaged", "Batches from brokers that did not match their checksum")
 SEGMENTS_DAMAGED = Counter("tierproxy_segments_damaged", "Segments that a store gave back otherwise than written")
 

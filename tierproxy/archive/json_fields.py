@@ -66,6 +66,10 @@ class Fields:
             pairs.append((value[0], value[1]))
         return tuple(pairs)
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a field. For those that are written only where they say something."""
+        return name in self._left
+
     def empty_list(self, name: str) -> None:
         """A list that this version keeps empty."""
         if self._list(name):

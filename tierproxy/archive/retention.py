@@ -32,5 +32,20 @@ def trim_point(manifest: Manifest, keep_time_ms: int | None, keep_bytes: int | N
     return point
 
 
+def reappeared(manifest: Manifest, log_start: int) -> int | None:
+    """Where a recorded gap begins that a log from `log_start` on reaches into: some of what was lost is there again.
+
+    Brokers can bring back what they had deleted (a crash, an election), and then it is not archived. The batch in
+    which a gap ends may be, for it is archived whole.
+    """
+    for gap in manifest.gaps:
+        if gap.end > log_start:
+            behind = manifest.segment_at(gap.end)
+            end = gap.end if behind is None else min(gap.end, manifest.segments[behind].base_offset)
+            if end > log_start:
+                return gap.start
+    return None
+
+
 def _age_from(entry: SegmentEntry) -> int:
     return min(entry.max_timestamp, entry.created_ms) if entry.max_timestamp >= 0 else entry.created_ms

@@ -28,6 +28,10 @@ class UnreadableBatch(TierproxyError):
     """The broker's log holds something that can't be archived; asking again gives the same."""
 
 
+class EpochWentBack(UnreadableBatch):
+    """A batch has an older leader epoch than the one before: they are of two histories."""
+
+
 @dataclass(frozen=True, slots=True)
 class SpoolSettings:
     """`directory` None: the system's own for temporary files. `chunk_bytes`: as SegmentWriter's."""
@@ -108,7 +112,7 @@ class OpenSegment:
                         f"the batch {header.base_offset}-{header.last_offset} overlaps what was copied up to {expected}"
                     )
                 if header.leader_epoch < epoch:
-                    return accepted, UnreadableBatch(
+                    return accepted, EpochWentBack(
                         f"the batch at {header.base_offset} has leader epoch {header.leader_epoch}, the one "
                         f"before it {epoch}"
                     )
