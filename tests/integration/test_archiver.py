@@ -17,9 +17,11 @@ import pytest
 import zstandard
 
 from tests.kit import admin
+from tests.kit.clients import READERS
 from tests.kit.kafka import Cluster as Kafka
-from tests.kit.producing import Recorder, produce
-from tests.kit.records import drafts
+from tests.kit.producing import Recorder, merged, produce
+from tests.kit.proxy import Proxy
+from tests.kit.records import assert_same, drafts
 from tierproxy.access import service_access
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Gap, Manifest
@@ -219,10 +221,10 @@ async def test_a_gap_is_recorded_and_the_archive_goes_on_behind_it(
     assert "arc.gap-0: offsets 100 to 149 are lost" in caplog.text
 
 
-async def test_a_broker_that_lost_records_is_left_alone(
+async def test_a_gap_that_the_broker_fills_again_is_withdrawn(
     kafka: Kafka, archiving: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The archive says more than the log has: as after a disk was replaced by an empty one."""
+    """The archive says more than the log has, and behind the last archived record only a gap: nothing is lost yet."""
     topic_with(kafka, "arc.lost", 100)
     async with archiving("arc.lost", **KEEP_ALL) as scene:
         await scene.archived("arc.lost", 100)
@@ -233,12 +235,13 @@ async def test_a_broker_that_lost_records_is_left_alone(
         beyond = found.manifest.with_gap(Gap(100, 500, 0, "made up by this test"))
         await scene.library.save(pid, beyond, found.version)
     produce(kafka.bootstrap, "arc.lost", drafts(100, partition=0, seed=66))
-    with caplog.at_level(logging.ERROR, "tierproxy.archiver"):
-        async with archiving("arc.lost", **KEEP_NOTHING) as scene:
-            await eventually(lambda: "arc.lost-0 is not archived any further" in caplog.text, "word of it")
-            assert "the broker has lost records" in caplog.text
-            assert await scene.offset("arc.lost", EARLIEST) == 0
-            assert (await scene.library.load(pid)).manifest == beyond
+    async with archiving("arc.lost", **KEEP_NOTHING) as scene:
+        await eventually(lambda: scene.end("arc.lost") == 200, "archive of what was there")
+        manifest = scene.manifests["arc.lost", 0]
+        assert await scene.plain(manifest) == broker_log(kafka, "arc.lost")
+        assert manifest.gaps == ()
+        assert [each.gaps for each in manifest.quarantined] == [(Gap(100, 500, 0, "made up by this test"),)]
+        assert await scene.offset("arc.lost", EARLIEST) == 0, "not trimmed so soon"
 
 
 async def test_compacted_topics_are_skipped_with_one_line(
@@ -269,36 +272,52 @@ async def test_another_clusters_archive_is_refused(
 
 
 async def test_elections_clean_and_unclean(
-    archiving: Callable[..., Any], caplog: pytest.LogCaptureFixture, tmp_path: Path
+    archiving: Callable[..., Any], caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The leader dies and its follower takes over: archiving goes on there. That one dies, too, and the first comes
-    back without what it missed: its log ends, and soon differs, below the archive's end. It is left alone."""
+    back without what it missed. What was archived of that is set aside, and the new history archived in its place, so
+    that a reader of both tiers gets what the broker tells."""
+    monkeypatch.setattr("tierproxy.tiering.fsm.REWOUND_REST_MS", 0)
     with Kafka(tmp_path / "kafka", nodes=3) as kafka:
         settings: dict[str, str | int] = {"retention_ms": -1, "unclean_leader_election_enable": "true"}
         admin.create_topic(kafka.bootstrap, "arc.led", 1, 2, **settings)
-        produce(kafka.bootstrap, "arc.led", drafts(100, partition=0, seed=68))
-        async with archiving("arc.led", kafka, **KEEP_ALL) as scene:
-            await scene.archived("arc.led", 100)
-
+        before = produce(kafka.bootstrap, "arc.led", drafts(100, partition=0, seed=68))
+        # Closed somewhat behind the first hundred, so that the two histories part in the middle of a segment.
+        size = max(node.log_bytes("arc.led") for node in kafka.nodes)
+        archive = {"segment": {"bytes": f"{size + size // 3}B", "age": "10m"}}
+        async with archiving("arc.led", kafka, **KEEP_ALL, **archive) as scene:
             first = await leader(scene, "arc.led")
             kafka.nodes[first - 1].kill()
             second = await leader(scene, "arc.led", other_than=first)
             await asyncio.to_thread(produce, kafka.bootstrap, "arc.led", drafts(100, partition=0, seed=69))
-            manifest = await scene.archived("arc.led", 200)
-            assert [start for _, start in manifest.epochs] == [0, 100]
+            await eventually(lambda: scene.end("arc.led") > 100, "archive of both", seconds=90)
+            whole = scene.manifests["arc.led", 0]
+            assert [start for _, start in whole.epochs] == [0, 100]
+            assert len(whole.segments) == 1
 
             kafka.nodes[second - 1].kill()
             await asyncio.to_thread(kafka.nodes[first - 1].restart)
             assert await leader(scene, "arc.led", other_than=second) == first
-            await eventually(lambda: "arc.led-0 is not archived any further" in caplog.text, "word of it")
-        # Now a log of the same length that says something else; whoever restarts the archiver sees it again.
-        await asyncio.to_thread(produce, kafka.bootstrap, "arc.led", drafts(300, partition=0, seed=70))
-        caplog.clear()
+            await eventually(lambda: "are quarantined" in caplog.text, "word of it", seconds=90)
+            assert "the same up to offset 100" in caplog.text
+            manifest = scene.manifests["arc.led", 0]
+            assert (manifest.end_offset, manifest.quarantined[0].segments) == (100, whole.segments)
+            assert len(await scene.plain(manifest)) == size, "the same bytes up to where they part"
+        # Now a log that is longer than the old one and says something else.
+        after = await asyncio.to_thread(produce, kafka.bootstrap, "arc.led", drafts(300, partition=0, seed=70))
+        truth = merged(before, after)
+        policy = {"match": "arc.led", "archive": "local", "keep_on_broker": {"bytes": "0B"}, "segment": SEGMENT}
+        archives = {"local": {"url": (tmp_path / "archive").as_uri()}}
+        with Proxy(tmp_path / "proxy", kafka.bootstrap, [policy], archives=archives, cluster="c") as proxy:
+            assert_same(truth, await asyncio.to_thread(READERS["librdkafka"], proxy.bootstrap, "arc.led", truth))
         async with archiving("arc.led", kafka, **KEEP_NOTHING) as scene:
-            await eventually(lambda: "arc.led-0 is not archived any further" in caplog.text, "word of it")
-            assert "differs from the archive from offset 100 on" in caplog.text
-            assert scene.manifests["arc.led", 0] == manifest
-            assert await scene.offset("arc.led", EARLIEST) == 0
+            await eventually(lambda: scene.trimmed_to.get(("arc.led", 0)) == 400, "trimming", seconds=90)
+            manifest = scene.manifests["arc.led", 0]
+            assert [start for _, start in manifest.epochs] == [0, 100]
+            for entry in manifest.quarantined[0].segments:
+                assert await scene.library.store.size(scene.library.segment_key(manifest.pid, entry)) > 0
+        with Proxy(tmp_path / "proxy", kafka.bootstrap, [policy], archives=archives, cluster="c") as proxy:
+            assert_same(truth, await asyncio.to_thread(READERS["librdkafka"], proxy.bootstrap, "arc.led", truth))
 
 
 async def leader(scene: Scene, topic: str, other_than: int = -1) -> int:

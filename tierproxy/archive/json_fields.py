@@ -116,6 +116,10 @@ class Fields:
             raise FormatError(f"{self.where}: {name} has something else than strings in it")
         return tuple(cast(list[str], values))
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a field. For those that are written only where they say something."""
+        return name in self._left
+
     def empty_list(self, name: str) -> None:
         """A list that this version keeps empty."""
         if self._list(name):

@@ -233,6 +233,12 @@ class Library:
         left = tuple(entries[max(after, len(paged)) :])
         return replace(manifest, pages=rewritten, segments=left, generation=generation)
 
+    async def unfolded(self, manifest: Manifest, offset: int) -> Manifest:
+        """The same with all pages that reach to `offset` or beyond in its root. For rare changes of a tail."""
+        stay = tuple(page for page in manifest.pages if page.last_offset < offset)
+        entries = [entry for page in manifest.pages[len(stay) :] for entry in await self._shown(manifest, page)]
+        return replace(manifest, pages=stay, segments=(*entries, *manifest.segments))
+
     async def merging(self, manifest: Manifest, run: Sequence[SegmentEntry], merged: SegmentEntry) -> Manifest:
         """The next manifest, with one segment in the place of neighbours that hold the same together.
 

@@ -24,6 +24,8 @@ Stored as JSON, for people and `jq`, one line a segment:
       "end_offset": 183202,                           the next offset to archive
       "epochs": [[0, 0], [2, 90000]],                 leader epoch, offset of its first batch
       "gaps": [{"start": ..., "end": ..., "at_ms": ..., "cause": "..."}],
+      "quarantined": [{"start": ..., "end": ..., "at_ms": ..., "cause": "...",       only if there is any
+                       "epochs": ..., "gaps": ..., "segments": ...}],
       "pages": [
         {"name": "manifest/00000000000000000000-00000000000000091600-77aa01cd.json.zst", "base_offset": 0, ...}
       ],
@@ -32,6 +34,9 @@ Stored as JSON, for people and `jq`, one line a segment:
       ],
       "checksum": "sha256:..."                        of all the other fields, see json_fields
     }
+
+A gap that an operator has accepted has an "accepted_ms". Programs that know neither that nor "quarantined" refuse
+the manifest, which is right: they would write it back without.
 
 Version 1 had no pages, and is still read. A program that knows only that one refuses version 2: it would take what it
 does not find in the root for gone.
@@ -61,12 +66,34 @@ NO_EPOCH = -1
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Offsets [start, end) that were gone from the broker before they were archived: lost for ever."""
+    """Offsets [start, end) that were gone from the broker before they were archived: lost for ever.
+
+    `accepted_ms`: when an operator took note, so that readers with `on_gap: halt` go on; -1: nobody has.
+    """
 
     start: int
     end: int
     at_ms: int
     cause: str
+    accepted_ms: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """What was archived in [start, end) of a history that the brokers have given up, as after an unclean election.
+
+    Nothing of it is served, and none of its objects is garbage: it may be the only copy of what was acknowledged.
+    `segments` are whole, so the first may begin below `start`; `epochs` are the leader epochs in the range, the one
+    at `start` with its own beginning; `gaps` those that were recorded in it.
+    """
+
+    start: int
+    end: int
+    at_ms: int
+    cause: str
+    epochs: tuple[tuple[int, int], ...]
+    gaps: tuple[Gap, ...]
+    segments: tuple[SegmentEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +113,7 @@ class Manifest:
     segments: tuple[SegmentEntry, ...] = ()
     epochs: tuple[tuple[int, int], ...] = ()
     gaps: tuple[Gap, ...] = ()
+    quarantined: tuple[Quarantine, ...] = ()
     pages: tuple[PageRef, ...] = ()
     generation: int = 1
     fence: int = 0
@@ -238,13 +266,15 @@ class Manifest:
         """
 
         def end(manifest: Self) -> tuple[object, ...]:
-            return manifest.fence, manifest.end_offset, manifest.epochs[-1:], manifest.resume_epoch, manifest.cluster_id
+            last = manifest.epochs[-1:], manifest.resume_epoch, len(manifest.quarantined)
+            return manifest.fence, manifest.end_offset, *last, manifest.cluster_id
 
         return end(self) == end(other)
 
     def referenced(self) -> set[str]:
         """Names, in the partition's folder, of all objects that this manifest itself needs: no garbage."""
-        return {entry.key_name for entry in self.segments} | {page.name for page in self.pages}
+        quarantined = (entry for each in self.quarantined for entry in each.segments)
+        return {entry.key_name for entry in (*self.segments, *quarantined)} | {page.name for page in self.pages}
 
     def to_json(self) -> bytes:
         """The stored form; equal manifests give equal bytes."""
@@ -263,7 +293,9 @@ class Manifest:
             ("epochs", self.epochs),
         ]
         lines = [f'  "{name}": {json.dumps(value)}' for name, value in fields]
-        lines.append(_json_list("gaps", [asdict(gap) for gap in self.gaps]))
+        lines.append(_json_list("gaps", [_json_gap(gap) for gap in self.gaps]))
+        if self.quarantined:
+            lines.append(_json_list("quarantined", [_json_quarantine(each) for each in self.quarantined]))
         lines.append(_json_list("pages", [page.to_row() for page in self.pages]))
         lines.append(_json_list("segments", [entry.to_row() for entry in self.segments]))
         return sealed(("{\n" + ",\n".join(lines) + "\n}\n").encode())
@@ -284,6 +316,7 @@ class Manifest:
             end_offset=fields.integer("end_offset"),
             epochs=fields.pairs("epochs"),
             gaps=fields.rows("gaps", _read_gap),
+            quarantined=fields.rows("quarantined", _read_quarantine) if fields.has("quarantined") else (),
             pages=() if fields.version == 1 else fields.rows("pages", PageRef.from_row),
             segments=fields.rows("segments", SegmentEntry.from_row),
         )
@@ -338,5 +371,37 @@ def _json_list(name: str, rows: Sequence[object]) -> str:
     return f'  "{name}": [\n' + ",\n".join(f"    {json.dumps(row)}" for row in rows) + "\n  ]"
 
 
+def _json_gap(gap: Gap) -> dict[str, object]:
+    fields = asdict(gap)
+    if gap.accepted_ms < 0:
+        del fields["accepted_ms"]
+    return fields
+
+
+def _json_quarantine(each: Quarantine) -> dict[str, object]:
+    return {
+        "start": each.start,
+        "end": each.end,
+        "at_ms": each.at_ms,
+        "cause": each.cause,
+        "epochs": each.epochs,
+        "gaps": [_json_gap(gap) for gap in each.gaps],
+        "segments": [entry.to_row() for entry in each.segments],
+    }
+
+
 def _read_gap(row: Fields) -> Gap:
-    return Gap(row.integer("start"), row.integer("end"), row.integer("at_ms"), row.text("cause"))
+    accepted_ms = row.integer("accepted_ms") if row.has("accepted_ms") else -1
+    return Gap(row.integer("start"), row.integer("end"), row.integer("at_ms"), row.text("cause"), accepted_ms)
+
+
+def _read_quarantine(row: Fields) -> Quarantine:
+    return Quarantine(
+        start=row.integer("start"),
+        end=row.integer("end"),
+        at_ms=row.integer("at_ms"),
+        cause=row.text("cause"),
+        epochs=row.pairs("epochs"),
+        gaps=row.rows("gaps", _read_gap),
+        segments=row.rows("segments", SegmentEntry.from_row),
+    )

@@ -68,6 +68,21 @@ def trim_point(
     return point
 
 
+def reappeared(manifest: Manifest, log_start: int) -> int | None:
+    """Where a recorded gap begins that a log from `log_start` on reaches into: some of what was lost is there again.
+
+    Brokers can bring back what they had deleted (a crash, an election), and then it is not archived. The batch in
+    which a gap ends may be, for it is archived whole; of one that only a page knows it is not assumed.
+    """
+    for gap in manifest.gaps:
+        if gap.end > log_start:
+            behind = manifest.find(gap.end)
+            end = min(gap.end, behind.base_offset) if isinstance(behind, SegmentEntry) else gap.end
+            if end > log_start:
+                return gap.start
+    return None
+
+
 class Expiry:
     """Which segments of an archive have expired: told the segments one by one from the oldest on, until one stays.
 

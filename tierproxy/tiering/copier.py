@@ -2,10 +2,11 @@
 
 An answer's bytes are held until every worker has taken its part, and only then the next fetch goes out: so a
 broker's share of memory is one answer. Partitions take turns at the head of the request, because a broker fills the
-answer from there on, and only its first partition with data may exceed the limits with one large batch.
+answer from there on, and only its first partition with data may exceed the limits with one large batch. Those that are
+hurried come before all others, and may fill the answer.
 
 All copiers together keep `archiver.read_rate`: what an answer brought must be paid for with time before the next fetch
-goes out. A partition that is `unlimited` is fetched meanwhile and costs nothing.
+goes out. A partition that is hurried is fetched meanwhile and costs nothing.
 """
 
 import asyncio
@@ -101,8 +102,13 @@ class Copier:
     def _asks(self, owing: bool) -> list[tuple[PartitionWorker, FetchPartition]]:
         """Who wants what now, and may have it; whoever was first goes to the end for the next time."""
         most = max(PARTITION_LEAST_BYTES, self.max_bytes // max(1, len(self._workers)))
-        allowed = [worker for worker in self._workers if worker.unlimited or not owing]
-        asked = [(worker, part) for worker in allowed if (part := worker.ask(most)) is not None]
+        allowed = [worker for worker in self._workers if worker.hurried or not owing]
+        in_order = sorted(allowed, key=lambda worker: not worker.hurried)
+        asked = [
+            (worker, part)
+            for worker in in_order
+            if (part := worker.ask(self.max_bytes if worker.hurried else most)) is not None
+        ]
         if asked:
             at = self._workers.index(asked[0][0]) + 1
             self._workers = self._workers[at:] + self._workers[:at]
@@ -111,12 +117,12 @@ class Copier:
     def _most_bytes(self, asked: list[tuple[PartitionWorker, FetchPartition]]) -> int:
         """Of an answer: under a limit no more than some second's worth, or brokers would see bursts."""
         rate = self._reading.rate
-        if rate is None or all(worker.unlimited for worker, _ in asked):
+        if rate is None or all(worker.hurried for worker, _ in asked):
             return self.max_bytes
         return min(self.max_bytes, max(MIN_BYTES, rate))
 
     def _count(self, asked: list[tuple[PartitionWorker, FetchPartition]], response: FetchResponse) -> None:
-        free = {worker.tp for worker, _ in asked if worker.unlimited}
+        free = {worker.tp for worker, _ in asked if worker.hurried}
         for answer in response.partitions:
             size = len(answer.records or b"")
             telemetry.ARCHIVER_READ_BYTES.inc(size)

@@ -7,6 +7,8 @@ The life of a segment goes around once:
                ▼  │                           └─ somebody else wrote the manifest ──► LOAD
               GAP ┘   (the broker deleted what was not archived yet: recorded, then on behind it)
 
+    LOAD ──► REWIND ──► LOAD   (the brokers have rewritten history: what they disowned is quarantined)
+
 and `steps.MOVES` prints every move there is. An event that a state does not list is a defect of the caller and
 raises IllegalMove. STOPPED is for what a person must look at; nothing leads out of it.
 
@@ -17,8 +19,10 @@ it with crashes between any two steps):
   names segments that were read back. So nothing is trimmed that is not committed and verified.
 - Copying begins at that manifest's end. Whatever was copied but not committed is forgotten on LOAD and copied
   again: no hole, and nothing twice.
-- When the broker's log and the archive disagree (records gone from the end, or rewritten), the partition is
-  stopped and not trimmed. Were only uncommitted batches affected, they are dropped and copied afresh.
+- When the broker's log and the archive disagree (records gone from the end, or rewritten: `history` says how), nothing
+  is trimmed until the archive was cut where they part, and the leader's history behind it is archived as well. Where
+  nobody can say where they part, the partition is stopped. Were only uncommitted batches affected, they are dropped
+  and copied afresh.
 - A topic without an id (brokers before 2.8) is never trimmed: one that was deleted and created again, and has grown
   past the archive's end since, looks like the old one.
 
@@ -27,10 +31,12 @@ records' own timestamps for retention. A retried action carries `not_before`.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from protocol.messages import NO_TOPIC_ID
 from tierproxy.archive.manifest import NO_EPOCH, Manifest, PageRef, SegmentEntry
-from tierproxy.archive.retention import trim_point
+from tierproxy.archive.retention import reappeared, trim_point
+from tierproxy.tiering.history import Behind, Foreign, Rewritten, Same, judge
 from tierproxy.tiering.steps import (
     MOVES,
     Action,
@@ -52,6 +58,7 @@ from tierproxy.tiering.steps import (
     Now,
     OutOfRange,
     RecordGap,
+    Rewind,
     Rules,
     Spoiled,
     State,
@@ -69,6 +76,14 @@ RETRY_MOST = 30.0
 """Seconds between tries of what failed: doubled from the first to the last."""
 SPOILED_PAUSE = 10.0
 """Seconds after which a segment that was lost with its disk is begun again."""
+DOUBT_PAUSE = 1.0
+"""Seconds until the log is looked at again when it has been found to differ, or to show less than it has."""
+DOUBTS_MOST = 6
+"""Looks, ever further apart and half a minute in all, before a log that seems to be another one stops the partition:
+a leader that was replaced without knowing it yet seems so, too."""
+REWOUND_REST_MS = 90_000
+"""Nothing is trimmed for so long after history was rewritten: gateways elsewhere serve from a manifest that is up to
+a minute old, and would take what was quarantined for what the broker has just deleted."""
 TRIM_CHECK_LEAST = 0.5
 TRIM_CHECK_MOST = 30.0
 """Seconds between looks at what may be trimmed when nothing is committed; a tenth of `keep_time` in between."""
@@ -88,13 +103,18 @@ class Machine:
         """As the store last confirmed it; None: there is none yet."""
         self.log_start = -1
         """The leader's, as last heard."""
+        self.hurried = False
+        """The brokers will soon delete what is not archived. Then a segment is closed by its bytes alone while there is
+        more to copy, and at once when there is not."""
         self._origin = 0  # where the archive begins if there is no manifest yet
         self._next_offset = 0
         self._last_epoch = NO_EPOCH
         self._bytes = 0  # in the open segment
         self._opened_at = 0.0
         self._gap_end = 0
+        self._rewind: Rewind | None = None
         self._failures = 0
+        self._doubts = 0  # in a row, of whether the log is ours at all
         self._copy_not_before = 0.0
         self._trim_failures = 0
         self._trim_at = 0.0  # when to look next at what may be trimmed
@@ -131,8 +151,8 @@ class Machine:
                 return self._copied(event, now)
             case OutOfRange():
                 return self._out_of_range(event, now)
-            case Diverged(end_offset):
-                return self._diverged(end_offset)
+            case Diverged():
+                return self._doubt(now)
             case Due():
                 return self._go_on(now)
             case Uploaded():
@@ -142,6 +162,8 @@ class Machine:
             case Damaged():
                 self._failures += 1
                 return self._to(State.UPLOAD, Upload(self._retry_at(now)))
+            case Committed() if self.state is State.REWIND:
+                return self._to(State.LOAD, Load())
             case Committed(manifest):
                 return self._committed(manifest, now)
             case Conflicted():
@@ -172,8 +194,20 @@ class Machine:
             return self._go_on(now)
         if event.log_start > manifest.end_offset:
             return self._gap(event.log_start)
-        reason = disagreement(event)
-        return self._stop(reason) if reason is not None else self._go_on(now)
+        match judge(event):
+            case Same():
+                self._doubts = 0
+                return self._go_on(now)
+            case Behind():
+                return self._doubt(now)
+            case Rewritten(offset, reason):
+                self._rewind = Rewind(manifest, offset, event.log_start, reason)
+                return self._to(State.REWIND, self._rewind)
+            case Foreign(reason):
+                self._doubts += 1
+                if self._doubts > DOUBTS_MOST:
+                    return self._stop(reason)
+                return self._to(State.LOAD, Load(now.monotonic + _pause(self._doubts)))
 
     def _copied(self, event: Copied, now: Now) -> Action:
         if event.log_start >= 0:
@@ -186,6 +220,10 @@ class Machine:
         self._next_offset = event.next_offset
         self._last_epoch = event.last_epoch
         self._copy_not_before = 0.0
+        if self.hurried and self._bytes and event.stable_end >= 0:
+            if event.next_offset >= event.stable_end:
+                return self._to(State.UPLOAD, Upload())
+            self._opened_at = now.monotonic
         return self._go_on(now)
 
     def _out_of_range(self, event: OutOfRange, now: Now) -> Action:
@@ -197,16 +235,13 @@ class Machine:
                 return self._to(State.LOAD, Load())  # nothing is archived yet: begin where the log begins now
             return self._gap(event.log_start)
         if event.log_end < self._next_offset:
-            if event.log_end >= self.archived_to:
-                return self._to(State.LOAD, Load())
-            return self._stop(_lost(event.log_end, self.archived_to))
+            return self._doubt(now)
         self._copy_not_before = now.monotonic + RETRY_FIRST  # in range by now: the leader was changing
         return self._go_on(now)
 
-    def _diverged(self, end_offset: int) -> Action:
-        if self._bytes and end_offset >= self.archived_to:
-            return self._to(State.LOAD, Load())  # only what is not committed was rewritten
-        return self._stop(_rewritten(end_offset, self.archived_to))
+    def _doubt(self, now: Now) -> Action:
+        """Look at both sides again. If only what is not committed was rewritten, it is copied again from there."""
+        return self._to(State.LOAD, Load(now.monotonic + DOUBT_PAUSE))
 
     def _committed(self, manifest: Manifest, now: Now) -> Action:
         self.manifest = manifest
@@ -232,6 +267,9 @@ class Machine:
                 return self._commit(retry_at)
             case State.GAP:
                 return self._record_gap(retry_at)
+            case State.REWIND:
+                assert self._rewind is not None
+                return replace(self._rewind, not_before=retry_at)
             case _:
                 self._copy_not_before = retry_at
                 return self._go_on(now)
@@ -258,11 +296,18 @@ class Machine:
     def _trim_point(self, now_ms: int) -> int | PageRef:
         if self.manifest is None or not self.rules.trim or self.manifest.topic_id == NO_TOPIC_ID:
             return -1
+        if self.manifest.quarantined:
+            latest = self.manifest.quarantined[-1]
+            if latest.start == self.manifest.end_offset or now_ms - latest.at_ms < REWOUND_REST_MS:
+                return -1
         known = {page for page in self.manifest.pages if page.last_offset >= self.log_start}
         self._pages = {page: entries for page, entries in self._pages.items() if page in known}
         keep_time_ms, keep_bytes = self.rules.keep_time_ms, self.rules.keep_bytes
         point = trim_point(self.manifest, keep_time_ms, keep_bytes, now_ms, self.log_start, self._pages)
-        return point if isinstance(point, PageRef) else min(point, self.manifest.end_offset)
+        if isinstance(point, PageRef):
+            return point
+        lost = reappeared(self.manifest, self.log_start)
+        return min(point, self.manifest.end_offset if lost is None else lost)
 
     def _trim_interval(self) -> float:
         if self.rules.keep_time_ms is None:
@@ -308,43 +353,5 @@ class Machine:
         return action
 
 
-def disagreement(facts: Loaded) -> str | None:
-    """How the broker's log contradicts the archive, for a person; None if it does not.
-
-    Either its end is missing, or the epoch of the last archived batch ends before that batch, or is unknown
-    although it is newer than the leader's own. An epoch that is merely unknown says nothing: some brokers forget
-    those that were trimmed.
-    """
-    manifest = facts.manifest
-    if manifest is None or facts.log_start > manifest.end_offset:
-        return None
-    if facts.log_end < manifest.end_offset:
-        return _lost(facts.log_end, manifest.end_offset)
-    if facts.epoch_end is None or manifest.resume_epoch == NO_EPOCH:
-        return None
-    if 0 <= facts.epoch_end < manifest.end_offset:
-        return _rewritten(facts.epoch_end, manifest.end_offset)
-    if facts.epoch_end < 0 and NO_EPOCH < facts.leader_epoch < manifest.resume_epoch:
-        return (
-            f"the archive's last leader epoch is {manifest.resume_epoch}, the broker's only {facts.leader_epoch}: "
-            "its log is another one, or was rewritten"
-        )
-    return None
-
-
 def _pause(failures: int) -> float:
     return min(RETRY_FIRST * 2.0 ** max(min(failures, 10) - 1, 0), RETRY_MOST)
-
-
-def _lost(log_end: int, archived_to: int) -> str:
-    return (
-        f"the broker's log ends at {log_end}, but the archive holds offsets up to {archived_to}: the broker has "
-        "lost records"
-    )
-
-
-def _rewritten(same_to: int, archived_to: int) -> str:
-    return (
-        f"the broker's log differs from the archive from offset {same_to} on, and the archive goes up to "
-        f"{archived_to}: its history was rewritten, as after an unclean leader election"
-    )

@@ -5,16 +5,17 @@ created after the topic was deleted. Trimming that one would delete records that
 id is looked up right before, each time.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from protocol.errors import ErrorCode, error_name
 from tierproxy.archive.manifest import NO_EPOCH, Manifest
 from tierproxy.archive.names import PartitionId
+from tierproxy.archive.retention import reappeared
 from tierproxy.errors import TierproxyError
-from tierproxy.tiering.fsm import disagreement
+from tierproxy.tiering.history import Same, judge, narrow
 from tierproxy.tiering.steps import Loaded
 from tierproxy.tiering.trims import Trims
-from tierproxy.upstream import EARLIEST, LATEST, Cluster, TopicPartition
+from tierproxy.upstream import EARLIEST, LATEST, Cluster, EndOfEpoch, TopicPartition
 
 METADATA_ERRORS = frozenset(
     {
@@ -47,7 +48,7 @@ class TopicGone(TierproxyError):
 
 
 class Disagreement(TierproxyError):
-    """The log is not the one that was archived, see `fsm.disagreement`: a person must look."""
+    """The log is not, or not yet, what was archived, see `history.judge`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +81,28 @@ class Leader:
     async def compare(self, manifest: Manifest | None) -> Loaded:
         """The log's facts beside the manifest's. Raises LeaderTrouble."""
         borders = await self.borders()
-        if manifest is None or manifest.resume_epoch == NO_EPOCH:
-            return Loaded(manifest, borders.start, borders.end, borders.leader_epoch)
-        answer = (await self._cluster.ends_of_epochs({self._tp: manifest.resume_epoch}))[self._tp]
+        facts = Loaded(manifest, borders.start, borders.end, borders.leader_epoch)
+        if manifest is None or borders.start > manifest.end_offset:
+            return facts
+        if borders.end < manifest.end_offset and borders.leader_epoch != NO_EPOCH:
+            # Where the current epoch ends is where the log does.
+            facts = replace(facts, log_reach=(await self._end_of(borders.leader_epoch)).end_offset)
+        if manifest.last_epoch != NO_EPOCH:
+            facts = replace(facts, same_to=await self._same_to(manifest))
+        return facts
+
+    async def _same_to(self, manifest: Manifest) -> int:
+        same_to, epoch = manifest.end_offset, manifest.last_epoch
+        while epoch != NO_EPOCH:
+            answer = await self._end_of(epoch)
+            same_to, epoch = narrow(manifest, epoch, answer.leader_epoch, answer.end_offset)
+        return same_to
+
+    async def _end_of(self, epoch: int) -> EndOfEpoch:
+        answer = (await self._cluster.ends_of_epochs({self._tp: epoch}))[self._tp]
         if answer.error != ErrorCode.NONE:
-            raise LeaderTrouble(f"asking {self._tp} for the end of epoch {manifest.resume_epoch}", answer.error)
-        return Loaded(manifest, borders.start, borders.end, borders.leader_epoch, answer.end_offset)
+            raise LeaderTrouble(f"asking {self._tp} for the end of epoch {epoch}", answer.error)
+        return answer
 
     async def check_topic(self) -> None:
         """Make sure that its leader still means this topic by the name. Raises TopicGone, LeaderTrouble."""
@@ -106,9 +123,13 @@ class Leader:
         async def check() -> None:
             facts = await self.compare(manifest)  # an election may have rewritten the log since
             await self.check_topic()  # last, as all else goes by name; and a namesake's facts are no disagreement
-            reason = disagreement(facts)
-            if reason is not None:
-                raise Disagreement(reason)
+            if not isinstance(judge(facts), Same):
+                raise Disagreement("the log is not, or not yet, what was archived, so nothing is trimmed")
+            lost = reappeared(manifest, facts.log_start) if manifest is not None else None
+            if lost is not None and lost < offset:
+                raise Disagreement(
+                    f"offsets from {lost} on that were recorded as lost are there again; not trimming them"
+                )
 
         answer = await trims.trim(self._tp, offset, check)
         if answer.error == ErrorCode.NONE:

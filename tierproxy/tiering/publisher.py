@@ -13,15 +13,33 @@ Manifest.with_fence), means that the segment is forgotten and copied again.
 
 import asyncio
 import secrets
+from bisect import bisect_left
+from tempfile import TemporaryFile
 
+from tierproxy.archive.cut import batches_of, copy_below, cut_point
 from tierproxy.archive.errors import FormatError
-from tierproxy.archive.library import Library, VersionedManifest
+from tierproxy.archive.library import READ_BACK_BYTES, Library, VersionedManifest
 from tierproxy.archive.manifest import Gap, Manifest, SegmentEntry
 from tierproxy.archive.names import PartitionId
+from tierproxy.archive.rewound import rewound
+from tierproxy.archive.segment import SegmentWriter
 from tierproxy.archive.store import Conflict, NotFound
 from tierproxy.clock import Clock
-from tierproxy.tiering.spool import OpenSegment
-from tierproxy.tiering.steps import Commit, Committed, Conflicted, Damaged, Look, Looked, RecordGap, Uploaded, Verified
+from tierproxy.tiering.history import continues
+from tierproxy.tiering.spool import OpenSegment, SpoolSettings
+from tierproxy.tiering.steps import (
+    Commit,
+    Committed,
+    Conflicted,
+    Damaged,
+    Failed,
+    Look,
+    Looked,
+    RecordGap,
+    Rewind,
+    Uploaded,
+    Verified,
+)
 
 COMMIT_TRIES = 10
 """Changes of the manifest that one commit may meet and follow: each of them is somebody else's success."""
@@ -68,6 +86,8 @@ class Publisher:
             base = Manifest.empty(cluster, self._cluster_id, self._pid, action.start_offset)
         version = self._version
         for _ in range(COMMIT_TRIES):
+            if self._fetched_at == base.end_offset and not continues(base, entry, self._epochs):
+                return Conflicted("what was copied is of another history than what is archived")
             manifest = base.with_segment(entry, self._epochs, fetched_at=self._fetched_at)
             try:
                 return self._committed(await self._library.save(self._pid, manifest, version))
@@ -89,10 +109,55 @@ class Publisher:
             return Conflicted()
         return self._committed(saved)
 
-    async def holds(self, offset: int) -> bool:
-        """Whether the stored manifest, read afresh, still holds everything below `offset` that ours does."""
+    async def rewind(self, action: Rewind, spool: SpoolSettings) -> Committed | Conflicted | Failed:
+        """Cut the archive at the action's offset and quarantine the rest. Raises OSError if the spool can't be used.
+
+        Whatever dies on the way: the manifest is replaced last, and objects that it does not name are garbage.
+        """
+        manifest = await self._library.unfolded(action.manifest, action.offset)
+        at = bisect_left(manifest.segments, action.offset, key=_base_offset) - 1
+        offset, cut = action.offset, None
+        if at >= 0:
+            offset, cut = await self._cut(action, manifest.segments[at], spool)
+            if cut is not None and (fault := await self._library.read_back(self._pid, cut)) is not None:
+                return Failed(f"segment {cut.key_name}: {fault}")
+        shorter = rewound(manifest, offset, action.log_start, self._clock.now_ms(), action.reason, cut)
+        try:
+            saved = await self._library.save(self._pid, shorter, self._version)
+        except Conflict:
+            return Conflicted()
+        return self._committed(saved)
+
+    async def _cut(self, action: Rewind, entry: SegmentEntry, spool: SpoolSettings) -> tuple[int, SegmentEntry | None]:
+        """Where to cut, at the action's offset or before, and the stored beginning of `entry` if it is cut there."""
+        index = await self._library.load_index(self._pid, entry)
+        key = self._library.segment_key(self._pid, entry)
+        with TemporaryFile(dir=spool.directory) as whole, TemporaryFile(dir=spool.directory) as part:
+            for start in range(0, index.data_size, READ_BACK_BYTES):
+                data = await self._library.store.get_range(key, start, min(start + READ_BACK_BYTES, index.data_size))
+                await asyncio.to_thread(whole.write, data)
+            offset = await asyncio.to_thread(cut_point, batches_of(whole, index), action.offset, action.log_start)
+            if not entry.base_offset < offset <= entry.last_offset:
+                return offset, None
+            writer = SegmentWriter(index.about, spool.level, part)
+            await asyncio.to_thread(copy_below, whole, index, offset, writer)
+            if not writer.plain_bytes:  # the cut lies in the first batch
+                return offset, None
+            await asyncio.to_thread(writer.finish)
+            cut = writer.entry(secrets.token_hex(4), entry.created_ms)
+            part.seek(0)
+            await self._library.store.put(self._library.segment_key(self._pid, cut), part)
+        return offset, cut
+
+    async def holds(self, offset: int, ours: Manifest) -> bool:
+        """Whether the stored manifest, read afresh, still holds all below `offset` that `ours` does.
+
+        After a rewind by somebody else it holds another history there.
+        """
         found = await self._library.load(self._pid)
-        return found is not None and found.manifest.end_offset >= offset
+        if found is None or found.manifest.quarantined != ours.quarantined:
+            return False
+        return found.manifest.end_offset >= offset
 
     async def look(self, action: Look) -> Looked | Conflicted:
         """Read a page of the manifest. FormatError if it is damaged or lost."""
@@ -125,3 +190,7 @@ class Publisher:
 
     async def _is_in(self, found: VersionedManifest | None, entry: SegmentEntry) -> bool:
         return found is not None and await self._library.segment_at(found.manifest, entry.last_offset) == entry
+
+
+def _base_offset(entry: SegmentEntry) -> int:
+    return entry.base_offset

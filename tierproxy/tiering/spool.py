@@ -28,6 +28,10 @@ class UnreadableBatch(TierproxyError):
     """The broker's log holds something that can't be archived; asking again gives the same."""
 
 
+class EpochWentBack(UnreadableBatch):
+    """A batch has an older leader epoch than the one before: they are of two histories."""
+
+
 @dataclass(frozen=True, slots=True)
 class SpoolSettings:
     """`directory` None: the system's own for temporary files. `level`: zstd's."""
@@ -50,6 +54,8 @@ class OpenSegment:
         """`first_is_cut`: the log may begin inside the first batch, which then starts below `fetched_at`."""
         self.fetched_at = self.next_offset = fetched_at
         self.last_epoch = last_epoch
+        self.oldest_ms = -1
+        """The time of its first batch, the highest of its records; -1 while it is empty, or if there is none."""
         self._first_is_cut = first_is_cut
         directory = str(settings.directory) if settings.directory is not None else None
         self._spool = SpooledTemporaryFile(dir=directory)  # noqa: SIM115 - lives as long as this
@@ -77,6 +83,8 @@ class OpenSegment:
         try:
             for header, batch in batches:
                 self._writer.chunk_bytes = min(CHUNK_BYTES, self._memory.share // 2)
+                if self._writer.base_offset < 0:
+                    self.oldest_ms = header.max_timestamp
                 self._writer.append(batch, header)
                 self.next_offset = header.next_offset
                 self.last_epoch = header.leader_epoch
@@ -120,7 +128,7 @@ class OpenSegment:
                         f"the batch {header.base_offset}-{header.last_offset} overlaps what was copied up to {expected}"
                     )
                 if header.leader_epoch < epoch:
-                    return accepted, UnreadableBatch(
+                    return accepted, EpochWentBack(
                         f"the batch at {header.base_offset} has leader epoch {header.leader_epoch}, the one "
                         f"before it {epoch}"
                     )

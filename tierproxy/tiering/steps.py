@@ -17,6 +17,7 @@ class State(Enum):
     GAP = "gap"
     LOOK = "look"
     TRIM = "trim"
+    REWIND = "rewind"
     STOPPED = "stopped"
 
 
@@ -44,28 +45,32 @@ class Now:
 class Loaded:
     """The truth on both sides. `log_end` is the leader's high watermark, `leader_epoch` its current epoch.
 
-    `epoch_end` is where the manifest's last epoch ends in the leader's log; -1: the leader doesn't know that
-    epoch; None: not asked, as there is nothing to compare.
+    `same_to` is the offset up to which the leader's log and the archive are the same, by leader epochs
+    (`history.narrow`); -1: the leader doesn't know the manifest's last epoch; None: not asked, as there is nothing
+    to compare. `log_reach` is the true end of the leader's log; -1: not asked, or not said.
     """
 
     manifest: Manifest | None
     log_start: int
     log_end: int
     leader_epoch: int = NO_EPOCH
-    epoch_end: int | None = None
+    same_to: int | None = None
+    log_reach: int = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
     """The open segment after a fetch: next offset to ask for, epoch of its last batch, plain bytes it holds.
 
-    Also sent when a fetch brought nothing. `log_start` is what the leader said with it, -1 if nothing.
+    Also sent when a fetch brought nothing. `log_start` is what the leader said with it, -1 if nothing, and
+    `stable_end` the last stable offset, up to which there is something to copy.
     """
 
     next_offset: int
     last_epoch: int
     segment_bytes: int
     log_start: int
+    stable_end: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,9 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Conflicted:
-    """Somebody else has changed the manifest."""
+    """What was decided by does not hold any more: look again."""
+
+    reason: str = "somebody else changed the manifest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +245,25 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewind:
+    """Replace `manifest` by one that is cut at `offset`, and quarantine the rest (`archive.rewound`).
+
+    The broker's log begins at `log_start`: what lies below can't be copied again. Answer: Committed; Conflicted if
+    the manifest is another one, or the log meanwhile.
+    """
+
+    manifest: Manifest
+    offset: int
+    log_start: int
+    reason: str
+    not_before: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Trim:
     """DeleteRecords below `offset`, if the manifest as stored and the log as it is now still agree with ours.
 
-    Answer: Trimmed; Conflicted if the manifest is another one; Hopeless if `fsm.disagreement` finds any.
+    Answer: Trimmed; Conflicted if the manifest, or the history of the log, is another one.
     """
 
     offset: int
@@ -254,16 +276,16 @@ class Stop:
     reason: str
 
 
-Action: TypeAlias = Load | Copy | Upload | Verify | Commit | RecordGap | Look | Trim | Stop
+Action: TypeAlias = Load | Copy | Upload | Verify | Commit | RecordGap | Look | Trim | Rewind | Stop
 
-_L, _C, _U, _V, _M, _G, _K, _T, _X = State
+_L, _C, _U, _V, _M, _G, _K, _T, _R, _X = State
 MOVES: Mapping[State, Mapping[type, tuple[State, ...]]] = {
-    _L: {Loaded: (_C, _G, _K, _T, _X), Failed: (_L,), Hopeless: (_X,)},
+    _L: {Loaded: (_C, _G, _K, _T, _R, _L, _X), Failed: (_L,), Hopeless: (_X,)},
     _C: {
         Copied: (_C, _U, _K, _T),
         Due: (_C, _U, _K, _T),
-        OutOfRange: (_C, _G, _U, _L, _X),
-        Diverged: (_L, _X),
+        OutOfRange: (_C, _G, _U, _L),
+        Diverged: (_L,),
         Failed: (_C, _U, _K, _T),
         Spoiled: (_L,),
         Hopeless: (_X,),
@@ -279,6 +301,7 @@ MOVES: Mapping[State, Mapping[type, tuple[State, ...]]] = {
         Conflicted: (_L,),
         Hopeless: (_X,),
     },
+    _R: {Committed: (_L,), Conflicted: (_L,), Failed: (_R,), Hopeless: (_X,)},
     _X: {},
 }
 """State → event → the states it may lead to."""

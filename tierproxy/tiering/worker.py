@@ -18,6 +18,7 @@ from protocol.fetch import FetchPartition
 from protocol.fetch_response import FetchedPartition, diverging_epoch
 from tierproxy import telemetry
 from tierproxy.archive.errors import ArchiveError, FormatError
+from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
 from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.archive.store import StoreError
@@ -25,10 +26,12 @@ from tierproxy.config.units import format_size
 from tierproxy.errors import TierproxyError
 from tierproxy.tiering import steps
 from tierproxy.tiering.around import Surroundings, leader_trouble, partition_troubles
-from tierproxy.tiering.fsm import Machine, disagreement
+from tierproxy.tiering.fsm import Machine
+from tierproxy.tiering.headroom import Standing
+from tierproxy.tiering.history import Behind, Foreign, Rewritten, Same, data_end, judge
 from tierproxy.tiering.leader import METADATA_ERRORS, Disagreement, Leader, LeaderTrouble, TopicGone
 from tierproxy.tiering.publisher import Publisher
-from tierproxy.tiering.spool import CorruptBatch, OpenSegment, SpoolSettings, UnreadableBatch
+from tierproxy.tiering.spool import CorruptBatch, EpochWentBack, OpenSegment, SpoolSettings, UnreadableBatch
 from tierproxy.tiering.stalls import StallWatch
 from tierproxy.upstream import NOBODY, TopicPartition, Unreachable, UnsupportedBroker
 
@@ -66,10 +69,11 @@ class PartitionWorker:
         self._copying: steps.Copy | None = None
         self._inbox: asyncio.Future[_Delivery] | None = None
         self._stalls = StallWatch()
+        self._log_end = -1  # the leader's high watermark, as last heard
+        self.silent = True
+        """Whether nothing was heard of the log's end since the last look at `standing`."""
         self._refusals = 0  # in a row, of the kind that fresh metadata should cure
         self._by_name = False  # some batch of the open segment was fetched by the topic's name
-        self.unlimited = False
-        """Set it, and call `around.ready`, to have the partition read whatever `archiver.read_rate` says."""
 
     @property
     def state(self) -> steps.State:
@@ -79,6 +83,41 @@ class PartitionWorker:
     def log_start(self) -> int:
         """The leader's, as last heard; -1 before that."""
         return self._machine.log_start
+
+    @property
+    def hurried(self) -> bool:
+        """Whether its copying goes first, whatever `archiver.read_rate` says: the brokers will soon delete what is not
+        archived. Who sets it calls `around.ready`."""
+        return self._machine.hurried
+
+    @hurried.setter
+    def hurried(self, hurried: bool) -> None:
+        self._machine.hurried = hurried
+
+    def heard(self, log_end: int) -> None:
+        """The leader's high watermark, from an answer of whatever kind."""
+        if log_end >= 0:
+            self._log_end, self.silent = log_end, False
+
+    def look(self) -> Standing:
+        """How far archiving is behind, by what was heard last."""
+        self.silent = True
+        manifest, segment = self._machine.manifest, self._segment
+        newest = manifest.segments[-1] if manifest is not None and manifest.segments else None
+        oldest = segment.oldest_ms if segment is not None else -1
+        if oldest < 0 and newest is not None:
+            oldest = newest.max_timestamp
+        offset_bytes = 0.0
+        if newest is not None:
+            offset_bytes = newest.plain_size / (newest.last_offset + 1 - newest.base_offset)
+        elif segment is not None and segment.next_offset > segment.fetched_at:
+            offset_bytes = segment.plain_bytes / (segment.next_offset - segment.fetched_at)
+        return Standing(self._machine.archived_to, self._log_end, oldest, offset_bytes)
+
+    @property
+    def stalled_for(self) -> float:
+        """Seconds for which an open transaction has held the archive back."""
+        return self._stalls.lasting(self._around.clock.monotonic())
 
     # ---- the copier's side ---------------------------------------------------------------------------------
 
@@ -131,7 +170,7 @@ class PartitionWorker:
             while not isinstance(action, steps.Stop):
                 event = await self._carry_out(action)
                 if isinstance(event, steps.Conflicted):
-                    log.warning("%s: somebody else changed the manifest; reading it again", self.tp)
+                    log.warning("%s: %s; looking again", self.tp, event.reason)
                 state = self._machine.state
                 action = self._machine.on(event, self._now())
                 if self._machine.state is not state:
@@ -171,7 +210,8 @@ class PartitionWorker:
             return self._failed(trouble, f"{self.tp}: {error}; trying again")
         if isinstance(action, steps.Load | steps.Trim):
             self._leader_works()
-        self._ended(trouble, f"{self.tp}: going on")
+        if not isinstance(event, steps.Failed):
+            self._ended(trouble, f"{self.tp}: going on")
         return event
 
     async def _do(self, action: steps.Action) -> steps.Event:
@@ -199,6 +239,8 @@ class PartitionWorker:
                 return await self._look(action)
             case steps.Trim():
                 return await self._trim(action)
+            case steps.Rewind():
+                return await self._rewind(action)
             case steps.Copy() | steps.Stop():
                 raise AssertionError(action)
             case _:
@@ -210,7 +252,24 @@ class PartitionWorker:
         self._archive_works()
         if manifest is not None:
             self._around.observer.committed(self.pid, manifest)
-        return await self._leader.compare(manifest)
+        facts = await self._leader.compare(manifest)
+        self.heard(facts.log_end)
+        self._say_doubt(facts)
+        return facts
+
+    def _say_doubt(self, facts: steps.Loaded) -> None:
+        key = self._own + "doubt"
+        match judge(facts):
+            case Behind():
+                self._around.troubles.began(
+                    key,
+                    f"{self.tp}: the leader shows its log only up to {facts.log_end}, and it is archived further; "
+                    "waiting until it shows the rest, as after an election",
+                )
+            case Foreign(reason):
+                self._around.troubles.began(key, f"{self.tp}: {reason}. Looking some more times")
+            case Rewritten() | Same():
+                self._ended(key, f"{self.tp}: the leader's log and the archive can be compared again")
 
     async def _copy(self, action: steps.Copy) -> steps.Event:
         inbox: asyncio.Future[_Delivery] = asyncio.get_running_loop().create_future()
@@ -252,11 +311,15 @@ class PartitionWorker:
         except CorruptBatch as error:
             telemetry.BATCHES_DAMAGED.inc()
             return self._failed(trouble, f"{self.tp}: {error}; fetching it again")
+        except EpochWentBack as error:  # a broker that doesn't say "diverged" (before Kafka 2.7), after an election
+            log.warning("%s: %s; looking whether history was rewritten", self.tp, error)
+            return steps.Diverged(action.offset)
         except (UnreadableBatch, ArchiveError) as error:
             return steps.Hopeless(str(error))
         except OSError as error:
             return self._spoiled(error)
         self._refusals = 0
+        self.heard(answer.high_watermark)
         self._ended(trouble, f"{self.tp} is copied again")
         if answer.records:
             self._ended("spool", "segments can be written on this machine again")
@@ -265,7 +328,8 @@ class PartitionWorker:
             self._watch(action.offset, answer)
             return steps.Copied(action.offset, action.last_epoch, 0, answer.log_start)
         self._watch(segment.next_offset, answer)
-        return steps.Copied(segment.next_offset, segment.last_epoch, segment.plain_bytes, answer.log_start)
+        stable = answer.last_stable_offset
+        return steps.Copied(segment.next_offset, segment.last_epoch, segment.plain_bytes, answer.log_start, stable)
 
     async def _out_of_range(self, action: steps.Copy) -> steps.Event:
         try:
@@ -273,9 +337,8 @@ class PartitionWorker:
         except (LeaderTrouble, Unreachable, UnsupportedBroker) as error:
             self._around.stale()
             return self._failed(self._own + "Copy", f"{self.tp}: {error}; trying again")
-        reason = disagreement(facts)
-        if reason is not None:
-            return steps.Hopeless(reason)
+        if not isinstance(judge(facts), Same):
+            return steps.Diverged(facts.log_end)
         if facts.log_start <= action.offset <= facts.log_end:
             # The leader has just changed; or it has never heard of the epoch that we claim for the batch before.
             self._failed(
@@ -289,6 +352,8 @@ class PartitionWorker:
         if self._by_name:
             await self._leader.check_topic()  # or what was fetched by name may be a namesake's
             self._leader_works()
+        if not await self._same_before_gap(action.manifest):
+            return steps.Conflicted("the leader's log is not what was archived before the gap")
         event = await self._publisher.commit(action)
         self._archive_works()
         if isinstance(event, steps.Committed):
@@ -308,6 +373,12 @@ class PartitionWorker:
             self._drop_segment()
         return event
 
+    async def _same_before_gap(self, manifest: Manifest | None) -> bool:
+        """Behind a gap no fetch says which batch it follows, so whether the history is the same is asked here."""
+        if manifest is None or data_end(manifest) == manifest.end_offset:
+            return True
+        return isinstance(judge(await self._leader.compare(manifest)), Same)
+
     async def _record_gap(self, action: steps.RecordGap) -> steps.Event:
         cause = (
             f"the broker's log began at {action.end} when the archive ended at {action.start}: the records "
@@ -322,6 +393,31 @@ class PartitionWorker:
             self._drop_segment()  # empty: it was opened for a batch that came damaged from before the gap
         return event
 
+    async def _rewind(self, action: steps.Rewind) -> steps.Event:
+        found = judge(await self._leader.compare(action.manifest))
+        await self._leader.check_topic()  # last: a namesake's log differs, too, and proves nothing
+        if not isinstance(found, Rewritten) or found.offset != action.offset:
+            return steps.Conflicted("the log has changed meanwhile")
+        event = await self._publisher.rewind(action, self._spool)
+        self._archive_works()
+        if isinstance(event, steps.Committed):
+            telemetry.HISTORIES_REWRITTEN.inc()
+            quarantined = event.manifest.quarantined[-1]
+            log.error(
+                "%s: %s. Offsets %d to %d are quarantined: %d segments stay in the archive, named in the manifest, and "
+                "are not served; archiving goes on at %d",
+                self.tp,
+                action.reason,
+                quarantined.start,
+                quarantined.end - 1,
+                len(quarantined.segments),
+                event.manifest.end_offset,
+            )
+            self._around.observer.committed(self.pid, event.manifest)
+        elif isinstance(event, steps.Failed):
+            return self._failed(self._own + "Rewind", f"{self.tp}: {event.reason}; storing it once more")
+        return event
+
     async def _look(self, action: steps.Look) -> steps.Event:
         try:
             return await self._publisher.look(action)
@@ -333,13 +429,13 @@ class PartitionWorker:
             )
 
     async def _trim(self, action: steps.Trim) -> steps.Event:
-        if not await self._publisher.holds(action.offset):
-            log.warning("%s: the manifest ends below %d now, so nothing is trimmed", self.tp, action.offset)
-            return steps.Conflicted()
+        assert self._machine.manifest is not None
+        if not await self._publisher.holds(action.offset, self._machine.manifest):
+            return steps.Conflicted(f"the manifest holds another history below {action.offset}, so nothing is trimmed")
         try:
             log_start = await self._leader.trim(self._around.trims, action.offset, self._machine.manifest)
         except Disagreement as error:
-            return steps.Hopeless(str(error))
+            return steps.Conflicted(str(error))
         telemetry.TRIMS.inc()
         log.info("%s: the broker's log starts at %d now", self.tp, log_start)
         self._around.observer.trimmed(self.tp, log_start)

@@ -10,8 +10,18 @@ from protocol.messages import NO_TOPIC_ID
 from tierproxy.archive.manifest import Gap, Manifest, SegmentEntry
 from tierproxy.archive.names import PartitionId, segment_name
 from tierproxy.archive.pages import Page
+from tierproxy.archive.rewound import rewound
 from tierproxy.archive.segment_index import SegmentInfo
-from tierproxy.tiering.fsm import RETRY_FIRST, RETRY_MOST, TRIM_CHECK_MOST, IllegalMove, Machine, disagreement
+from tierproxy.tiering.fsm import (
+    DOUBT_PAUSE,
+    DOUBTS_MOST,
+    RETRY_FIRST,
+    RETRY_MOST,
+    REWOUND_REST_MS,
+    TRIM_CHECK_MOST,
+    IllegalMove,
+    Machine,
+)
 from tierproxy.tiering.steps import (
     MOVES,
     Action,
@@ -33,6 +43,7 @@ from tierproxy.tiering.steps import (
     Now,
     OutOfRange,
     RecordGap,
+    Rewind,
     Rules,
     Spoiled,
     State,
@@ -76,8 +87,8 @@ def play(rules: Rules, *events: Event, seconds: float = 0.0) -> tuple[Machine, A
     return machine, action
 
 
-def loaded(manifest: Manifest | None, start: int, end: int, epoch: int = 3, epoch_end: int | None = None) -> Loaded:
-    return Loaded(manifest, start, end, epoch, epoch_end)
+def loaded(manifest: Manifest | None, start: int, end: int, epoch: int = 3, same_to: int | None = None) -> Loaded:
+    return Loaded(manifest, start, end, epoch, same_to)
 
 
 # ---- where copying begins ------------------------------------------------------------------------------------
@@ -94,7 +105,7 @@ def test_a_new_archive_begins_at_the_log_start() -> None:
 
 
 def test_an_archive_goes_on_at_its_end_with_its_epoch() -> None:
-    _, action = play(KEEP_ALL, loaded(archived(0, 100), 0, 300, epoch_end=300))
+    _, action = play(KEEP_ALL, loaded(archived(0, 100), 0, 300, same_to=300))
     assert isinstance(action, Copy)
     assert (action.offset, action.last_epoch) == (100, 3)
 
@@ -108,62 +119,80 @@ def test_behind_a_gap_no_epoch_is_claimed() -> None:
 
 # ---- when the log and the archive disagree -------------------------------------------------------------------
 
-
-@pytest.mark.parametrize(
-    ("facts", "words"),
-    [
-        (loaded(None, 0, 10), None),
-        (loaded(archived(0, 100), 50, 100, epoch_end=100), None),
-        (loaded(archived(0, 100), 100, 100, epoch_end=100), None),
-        (loaded(archived(0, 100), 0, 99, epoch_end=99), "ends at 99"),
-        (loaded(archived(0, 100), 0, 300, epoch_end=60), "from offset 60 on"),
-        (loaded(archived(0, 100), 0, 300, epoch=2, epoch_end=-1), "last leader epoch is 3, the broker's only 2"),
-        # a broker that forgot a trimmed epoch, or doesn't tell its own
-        (loaded(archived(0, 100), 50, 300, epoch=7, epoch_end=-1), None),
-        (loaded(archived(0, 100), 50, 300, epoch=-1, epoch_end=-1), None),
-        # a gap: what lies behind it can't be compared
-        (loaded(archived(0, 100), 250, 300, epoch_end=250), None),
-        (loaded(archived(0, 100).with_gap(Gap(100, 200, T0, "?")), 200, 300, epoch_end=150), None),
-        (loaded(archived(0, 100).with_gap(Gap(100, 200, T0, "?")), 150, 199), "ends at 199"),
-    ],
-)
-def test_disagreement(facts: Loaded, words: str | None) -> None:
-    reason = disagreement(facts)
-    if words is None:
-        assert reason is None
-    else:
-        assert reason is not None
-        assert words in reason
-        assert play(KEEP_NOTHING, facts)[1] == Stop(reason)
+ARCHIVED = archived(0, 100)
+SAME = loaded(ARCHIVED, 0, 300, same_to=100)
+REWRITTEN = loaded(ARCHIVED, 0, 300, same_to=60)
+FOREIGN = loaded(ARCHIVED, 0, 300, epoch=2, same_to=-1)
 
 
-def test_history_rewritten_below_the_archives_end_stops() -> None:
-    machine, action = play(KEEP_NOTHING, loaded(archived(0, 100), 100, 300, epoch_end=300), Diverged(60))
+def test_history_rewritten_below_the_archives_end_is_cut_off() -> None:
+    _, action = play(KEEP_NOTHING, REWRITTEN)
+    assert isinstance(action, Rewind)
+    assert (action.manifest, action.offset, action.log_start) == (ARCHIVED, 60, 0)
+
+
+def test_after_a_rewind_both_sides_are_looked_at_again() -> None:
+    machine, first = play(KEEP_NOTHING, REWRITTEN)
+    again = machine.on(Failed("?"), at(1))
+    assert isinstance(first, Rewind)
+    assert again == replace(first, not_before=1 + RETRY_FIRST)
+    assert machine.on(Committed(rewound(ARCHIVED, 60, 0, T0, "?")), at(2)) == Load()
+    assert play(KEEP_NOTHING, REWRITTEN, Conflicted())[1] == Load()
+
+
+def test_nothing_is_trimmed_until_the_new_history_is_committed_and_known_to_gateways() -> None:
+    shorter = rewound(archived(0, 50, 100), 60, 0, T0, "?")
+    _, action = play(KEEP_NOTHING, loaded(shorter, 0, 300, same_to=50), seconds=REWOUND_REST_MS / 1000 + 1)
+    assert isinstance(action, Copy)
+    assert (action.offset, action.last_epoch) == (50, 3)
+    longer = shorter.with_segment(entry(50, 299), [(4, 60)])
+    _, action = play(KEEP_NOTHING, loaded(longer, 0, 300, same_to=300), seconds=REWOUND_REST_MS / 1000 - 1)
+    assert isinstance(action, Copy)
+    _, action = play(KEEP_NOTHING, loaded(longer, 0, 300, same_to=300), seconds=REWOUND_REST_MS / 1000)
+    assert action == Trim(300)
+
+
+def test_a_high_watermark_that_lags_is_waited_for() -> None:
+    machine, action = play(KEEP_NOTHING, loaded(ARCHIVED, 0, 99, same_to=100))
+    assert action == Load(DOUBT_PAUSE)
+    assert isinstance(machine.on(SAME, at(2)), Trim)
+
+
+def test_a_foreign_log_stops_the_partition_when_it_stays_so() -> None:
+    machine, action = play(KEEP_NOTHING, FOREIGN)
+    for _ in range(DOUBTS_MOST - 1):
+        assert isinstance(action, Load)
+        action = machine.on(FOREIGN, at(1))
+    assert isinstance(action, Load)
+    assert action.not_before > 1
+    action = machine.on(FOREIGN, at(1))
     assert isinstance(action, Stop)
     assert machine.state is State.STOPPED
 
 
-def test_history_rewritten_only_in_the_open_segment_is_copied_again() -> None:
-    _, action = play(KEEP_ALL, loaded(archived(0, 100), 0, 300, epoch_end=300), Copied(200, 3, 500, 0), Diverged(150))
-    assert action == Load()
+def test_a_leader_that_was_replaced_without_knowing_it_stops_nothing() -> None:
+    machine, _ = play(KEEP_ALL, *[FOREIGN] * DOUBTS_MOST, SAME)
+    for _ in range(DOUBTS_MOST):
+        machine.on(Diverged(60), at(1))
+        assert isinstance(machine.on(FOREIGN, at(1)), Load)
+        assert isinstance(machine.on(SAME, at(1)), Copy)
 
 
-def test_a_log_that_ends_in_the_open_segment_is_copied_again() -> None:
-    _, action = play(
-        KEEP_ALL, loaded(archived(0, 100), 0, 300, epoch_end=300), Copied(200, 3, 500, 0), OutOfRange(0, 150)
-    )
-    assert action == Load()
+@pytest.mark.parametrize("event", [Diverged(60), Diverged(150), OutOfRange(0, 150), OutOfRange(0, 99)])
+def test_what_was_copied_of_a_rewritten_log_is_forgotten(event: Event) -> None:
+    _, action = play(KEEP_ALL, SAME, Copied(200, 3, 500, 0), event)
+    assert action == Load(DOUBT_PAUSE)
 
 
-def test_a_log_that_ends_below_the_archives_end_stops() -> None:
-    _, action = play(
-        KEEP_ALL, loaded(archived(0, 100), 0, 300, epoch_end=300), Copied(200, 3, 500, 0), OutOfRange(0, 99)
-    )
-    assert isinstance(action, Stop)
+def test_records_that_were_lost_and_are_there_again_are_not_trimmed() -> None:
+    manifest = archived(0, 100).with_gap(Gap(100, 200, T0, "?")).with_segment(entry(195, 299), [])
+    assert play(KEEP_NOTHING, loaded(manifest, 195, 300, same_to=300))[1] == Trim(300)  # in an archived batch
+    assert isinstance(play(KEEP_NOTHING, loaded(manifest, 194, 300, same_to=300))[1], Copy)
+    assert play(KEEP_NOTHING, loaded(manifest, 50, 300, same_to=300))[1] == Trim(100)
 
 
 def test_an_offset_that_is_in_range_again_is_asked_for_again_after_a_pause() -> None:
-    _, action = play(KEEP_ALL, loaded(archived(0, 100), 0, 300, epoch_end=300), OutOfRange(0, 300), seconds=5)
+    _, action = play(KEEP_ALL, loaded(archived(0, 100), 0, 300, same_to=300), OutOfRange(0, 300), seconds=5)
     assert isinstance(action, Copy)
     assert (action.offset, action.not_before) == (100, 5 + RETRY_FIRST)
 
@@ -182,9 +211,7 @@ def test_a_log_that_starts_behind_the_archive_is_a_gap() -> None:
 
 def test_what_was_copied_before_a_gap_is_committed_first() -> None:
     manifest = archived(0, 100)
-    machine, action = play(
-        KEEP_ALL, loaded(manifest, 0, 300, epoch_end=300), Copied(150, 3, 10, 0), OutOfRange(250, 300)
-    )
+    machine, action = play(KEEP_ALL, loaded(manifest, 0, 300, same_to=300), Copied(150, 3, 10, 0), OutOfRange(250, 300))
     assert action == Upload()
     for event in (Uploaded(), Verified()):
         action = machine.on(event, at(1))
@@ -243,7 +270,7 @@ def test_closes_by_age_also_while_the_broker_fails() -> None:
 
 
 def to_commit(manifest: Manifest | None, rules: Rules = KEEP_ALL) -> Machine:
-    machine, _ = play(rules, loaded(manifest, 0, 300, epoch_end=300), Copied(150, 3, 1000, 0), Uploaded(), Verified())
+    machine, _ = play(rules, loaded(manifest, 0, 300, same_to=300), Copied(150, 3, 1000, 0), Uploaded(), Verified())
     assert machine.state is State.COMMIT
     return machine
 
@@ -329,7 +356,7 @@ def test_trims_what_the_policy_lets_go_when_it_is_committed() -> None:
 
 
 def test_trims_nothing_that_is_only_copied() -> None:
-    machine, action = play(KEEP_NOTHING, loaded(archived(0, 100), 0, 300, epoch_end=300))
+    machine, action = play(KEEP_NOTHING, loaded(archived(0, 100), 0, 300, same_to=300))
     assert action == Trim(100)
     machine.on(Trimmed(100), at(0))
     for state_of_segment in (Copied(200, 3, 500, 100), Due(), Failed("?")):
@@ -347,19 +374,19 @@ def test_trims_nothing_that_is_only_copied() -> None:
     ],
 )
 def test_trims_as_far_as_the_rules_say(rules: Rules, to: int | None) -> None:
-    _, action = play(rules, loaded(archived(0, 100, 200), 0, 300, epoch_end=300))
+    _, action = play(rules, loaded(archived(0, 100, 200), 0, 300, same_to=300))
     assert action == Trim(to) if to is not None else isinstance(action, Copy)
 
 
 def test_trims_no_topic_without_an_id() -> None:
     """A namesake of the archived topic, longer than the archive and in the same epoch, looks just like it."""
     manifest = replace(archived(0, 100), topic_id=NO_TOPIC_ID)
-    _, action = play(KEEP_NOTHING, loaded(manifest, 0, 300, epoch_end=300))
+    _, action = play(KEEP_NOTHING, loaded(manifest, 0, 300, same_to=300))
     assert isinstance(action, Copy)
 
 
 def test_trims_by_time_though_nothing_new_is_written() -> None:
-    machine, action = play(Rules(1000, 60.0, 10_000, None, trim=True), loaded(archived(0, 100), 0, 100, epoch_end=100))
+    machine, action = play(Rules(1000, 60.0, 10_000, None, trim=True), loaded(archived(0, 100), 0, 100, same_to=100))
     assert isinstance(action, Copy)
     assert action.wake_at <= 10
     for seconds in (1, 5, 9.9):
@@ -368,7 +395,7 @@ def test_trims_by_time_though_nothing_new_is_written() -> None:
 
 
 def test_an_open_segment_survives_a_trim() -> None:
-    machine, _ = play(Rules(1000, 60.0, 10_000, None, trim=True), loaded(archived(0, 100), 0, 300, epoch_end=300))
+    machine, _ = play(Rules(1000, 60.0, 10_000, None, trim=True), loaded(archived(0, 100), 0, 300, same_to=300))
     machine.on(Copied(200, 3, 500, 0), at(1))
     assert machine.on(Due(), at(12)) == Trim(100)
     action = machine.on(Trimmed(100), at(12))
@@ -378,7 +405,7 @@ def test_an_open_segment_survives_a_trim() -> None:
 
 
 def test_copying_does_not_wait_for_a_broker_that_will_not_trim() -> None:
-    machine, action = play(KEEP_NOTHING, loaded(archived(0, 100), 0, 300, epoch_end=300))
+    machine, action = play(KEEP_NOTHING, loaded(archived(0, 100), 0, 300, same_to=300))
     assert action == Trim(100)
     action = machine.on(Failed("POLICY_VIOLATION"), at(0))
     assert isinstance(action, Copy)
@@ -387,13 +414,13 @@ def test_copying_does_not_wait_for_a_broker_that_will_not_trim() -> None:
 
 
 def test_records_that_reappear_are_trimmed_again() -> None:
-    machine, _ = play(KEEP_NOTHING, loaded(archived(0, 100), 0, 100, epoch_end=100), Trimmed(100))
+    machine, _ = play(KEEP_NOTHING, loaded(archived(0, 100), 0, 100, same_to=100), Trimmed(100))
     assert isinstance(machine.on(Copied(100, 3, 0, 100), at(1)), Copy)
     assert machine.on(Copied(100, 3, 0, 0), at(2)) == Trim(100)  # the broker crashed and forgot
 
 
 def test_looks_at_trims_now_and_then() -> None:
-    _, action = play(KEEP_ALL, loaded(archived(0, 100), 0, 100, epoch_end=100), seconds=5)
+    _, action = play(KEEP_ALL, loaded(archived(0, 100), 0, 100, same_to=100), seconds=5)
     assert isinstance(action, Copy)
     assert action.wake_at == 5 + TRIM_CHECK_MOST
 
@@ -447,7 +474,7 @@ def test_copying_goes_on_when_a_page_can_not_be_read() -> None:
 
 
 def test_a_changed_manifest_is_read_again_instead_of_trimming() -> None:
-    machine, _ = play(KEEP_NOTHING, loaded(archived(0, 100), 0, 300, epoch_end=300))
+    machine, _ = play(KEEP_NOTHING, loaded(archived(0, 100), 0, 300, same_to=300))
     assert machine.on(Conflicted(), at(1)) == Load()
 
 
@@ -455,7 +482,7 @@ def test_a_changed_manifest_is_read_again_instead_of_trimming() -> None:
 
 
 def test_nothing_leads_out_of_stopped() -> None:
-    machine, action = play(KEEP_NOTHING, loaded(archived(0, 100), 0, 300, epoch_end=300), Hopeless("?"))
+    machine, action = play(KEEP_NOTHING, loaded(archived(0, 100), 0, 300, same_to=300), Hopeless("?"))
     assert action == Stop("?")
     for event in (Due(), Committed(archived(0, 100)), Failed("?")):
         with pytest.raises(IllegalMove):
@@ -472,3 +499,29 @@ def test_every_state_is_in_the_table_and_can_be_reached() -> None:
     assert set(MOVES) == set(State)
     reached = {state for row in MOVES.values() for states in row.values() for state in states}
     assert reached == set(State)
+
+
+# ---- in a hurry ----------------------------------------------------------------------------------------------
+
+
+def test_in_a_hurry_a_segment_is_closed_by_bytes_alone_while_there_is_more() -> None:
+    machine, _ = play(KEEP_ALL, loaded(None, 0, 900))
+    machine.hurried = True
+    assert isinstance(machine.on(Copied(100, 3, 100, 0, stable_end=900), at(0)), Copy)
+    action = machine.on(Copied(200, 3, 200, 0, stable_end=900), at(1000))
+    assert isinstance(action, Copy)
+    assert machine.on(Copied(900, 3, 1000, 0, stable_end=950), at(1001)) == Upload()
+
+
+def test_in_a_hurry_a_segment_is_closed_at_once_when_there_is_no_more() -> None:
+    machine, _ = play(KEEP_ALL, loaded(None, 0, 900))
+    machine.hurried = True
+    assert machine.on(Copied(900, 3, 100, 0, stable_end=900), at(0)) == Upload()
+
+
+def test_in_a_hurry_age_counts_where_nothing_comes() -> None:
+    machine, _ = play(KEEP_ALL, loaded(None, 0, 900))
+    machine.hurried = True
+    machine.on(Copied(100, 3, 100, 0, stable_end=900), at(0))
+    assert isinstance(machine.on(Failed("?"), at(50)), Copy)
+    assert machine.on(Failed("?"), at(60)) == Upload()

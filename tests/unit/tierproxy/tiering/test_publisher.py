@@ -5,24 +5,37 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import zstandard
 
+from protocol.batches import walk
 from protocol.fetch_response import FetchedPartition
 from tests.unit.batch_maker import make_batch, plain_records
 from tests.unit.tierproxy.archive.memory import with_merged
 from tierproxy.archive.errors import ContinuityError
 from tierproxy.archive.library import Library
-from tierproxy.archive.manifest import Manifest
+from tierproxy.archive.manifest import Gap, Manifest
 from tierproxy.archive.names import PartitionId, segment_name
 from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.archive.store import Unavailable
 from tierproxy.archive.store_file import FileStore
+from tierproxy.cli.verify import verify_partition
 from tierproxy.clock import ManualClock
 from tierproxy.tiering.memory import SegmentMemory
 from tierproxy.tiering.publisher import Publisher
 from tierproxy.tiering.spool import OpenSegment, SpoolSettings
-from tierproxy.tiering.steps import Commit, Committed, Conflicted, Damaged, RecordGap, Uploaded, Verified
+from tierproxy.tiering.steps import (
+    Commit,
+    Committed,
+    Conflicted,
+    Damaged,
+    RecordGap,
+    Rewind,
+    Uploaded,
+    Verified,
+)
 
 PID = PartitionId("t", b"i" * 16, 0)
+SPOOL = SpoolSettings(None, 3, SegmentMemory(64 << 20))
 
 
 @pytest.fixture
@@ -226,8 +239,139 @@ async def test_a_segment_may_begin_above_where_it_was_fetched(publisher: Publish
     assert (event.manifest.segments[-1].base_offset, event.manifest.end_offset, event.manifest.gaps) == (15, 25, ())
 
 
+async def test_a_segment_of_another_history_behind_a_gap_is_not_taken(publisher: Publisher) -> None:
+    manifest = (await archive(publisher, None, 0)).with_gap(Gap(10, 15, 0, "?"))
+    about = SegmentInfo("c", "t", PID.topic_id, 0)
+    opened = OpenSegment(about, SPOOL, 15, -1, first_is_cut=True)
+    _opened.append(opened)
+    records = memoryview(make_batch(8, plain_records(10)))
+    opened.take(FetchedPartition("t", PID.topic_id, 0, 0, 18, 18, 0, None, -1, records, b""))
+    await publisher.upload(opened)  # from a leader whose batches are others
+    assert isinstance(await publisher.commit(Commit(manifest, 0)), Conflicted)
+
+
 async def test_holds_what_the_stored_manifest_holds(publisher: Publisher, library: Library) -> None:
-    assert not await publisher.holds(0)
-    await archive(publisher, None, 0)
-    assert await publisher.holds(10)
-    assert not await publisher.holds(11)
+    manifest = Manifest.empty("c", "cluster-id", PID, 0)
+    assert not await publisher.holds(0, manifest)
+    manifest = await archive(publisher, None, 0)
+    assert await publisher.holds(10, manifest)
+    assert not await publisher.holds(11, manifest)
+    other = Publisher(library, "cluster-id", PID, ManualClock())
+    await other.load()
+    shorter = await cut(other, manifest, 5)
+    await archive(other, shorter, 0)
+    assert not await publisher.holds(10, manifest), "another history by now"
+
+
+# ---- rewinding -----------------------------------------------------------------------------------------------
+
+PRODUCER = 7
+COMMIT, ABORT = 1, 0
+
+
+def transaction(base: int, count: int) -> bytes:
+    return make_batch(base, plain_records(count), transactional=True, producer_id=PRODUCER)
+
+
+def marker(base: int, kind: int) -> bytes:
+    return make_batch(base, control=kind, transactional=True, producer_id=PRODUCER)
+
+
+def filled(*batches: bytes, aborted: list[tuple[int, int]] | None = None) -> OpenSegment:
+    about = SegmentInfo("c", "t", PID.topic_id, 0)
+    data = memoryview(b"".join(batches))
+    headers = [header for header, _ in walk(data)]
+    opened = OpenSegment(about, SPOOL, headers[0].base_offset, -1, first_is_cut=False)
+    _opened.append(opened)
+    end = headers[-1].next_offset
+    opened.take(FetchedPartition("t", PID.topic_id, 0, 0, end, end, 0, aborted, -1, data, b""))
+    return opened
+
+
+async def stored(publisher: Publisher, manifest: Manifest | None, opened: OpenSegment) -> Manifest:
+    await publisher.upload(opened)
+    event = await publisher.commit(Commit(manifest, opened.fetched_at))
+    assert isinstance(event, Committed)
+    return event.manifest
+
+
+async def cut(publisher: Publisher, manifest: Manifest, offset: int, log_start: int = 0) -> Manifest:
+    event = await publisher.rewind(Rewind(manifest, offset, log_start, "elected"), SPOOL)
+    assert isinstance(event, Committed)
+    return event.manifest
+
+
+def batches(count: int, each: int = 10) -> list[bytes]:
+    return [make_batch(n * each, plain_records(each)) for n in range(count)]
+
+
+async def test_a_segment_is_cut_at_a_batch_and_kept_as_it_was(
+    publisher: Publisher, library: Library, tmp_path: Path
+) -> None:
+    data = batches(5)
+    manifest = await stored(publisher, None, filled(*data))
+    (original,) = stored_segments(tmp_path)
+    before = original.read_bytes()
+    shorter = await cut(publisher, manifest, 30)
+    assert (shorter.end_offset, [entry.last_offset for entry in shorter.segments]) == (30, [29])
+    assert [entry.key_name for entry in shorter.quarantined[0].segments] == [original.name]
+    assert original.read_bytes() == before
+    (check,) = [await verify_partition(library, shorter, allow_holes=False, progress=lambda count: None)]
+    assert check.problems == []
+    key = library.segment_key(PID, shorter.segments[0])
+    found = await library.store.get_range(key, 0, shorter.segments[0].stored_size)
+    plain = zstandard.ZstdDecompressor().stream_reader(found, read_across_frames=True).read()
+    assert plain == b"".join(data[:3])
+    longer = await stored(publisher, shorter, filled(*[make_batch(30, plain_records(3))]))
+    assert longer.end_offset == 33
+
+
+async def test_a_cut_at_a_segments_border_writes_none(publisher: Publisher, tmp_path: Path) -> None:
+    manifest = await archive(publisher, await archive(publisher, None, 0), 10)
+    shorter = await cut(publisher, manifest, 10)
+    assert (shorter.end_offset, len(shorter.segments), len(stored_segments(tmp_path))) == (10, 1, 2)
+
+
+async def test_an_open_transaction_that_began_in_an_older_segment_counts_for_the_whole_new_one(
+    publisher: Publisher, library: Library
+) -> None:
+    """Its marker is beyond the cut, so nobody knows of it any more: readers must leave its records out."""
+    parts = [make_batch(10, plain_records(10)), transaction(20, 5), make_batch(25, plain_records(5)), marker(30, ABORT)]
+    manifest = await archive(publisher, None, 0)
+    manifest = await stored(publisher, manifest, filled(*parts, aborted=[(PRODUCER, 20)]))
+    # Below the leader's log start nothing can be copied again, so it stays as it was decided.
+    shorter = await cut(publisher, manifest, 30, log_start=30)
+    assert shorter.end_offset == 30
+    index = await library.load_index(PID, shorter.segments[-1])
+    assert [(each.first_offset, each.marker_offset) for each in index.aborted] == [(20, None)]
+
+
+@pytest.mark.parametrize("kind", [COMMIT, ABORT])
+async def test_what_was_undecided_at_the_cut_is_to_be_archived_again(publisher: Publisher, kind: int) -> None:
+    """A transaction whose marker the new leader doesn't have may end otherwise there."""
+    parts = [make_batch(0, plain_records(20)), transaction(20, 5), make_batch(25, plain_records(5)), marker(30, kind)]
+    aborted = [(PRODUCER, 20)] if kind == ABORT else []
+    manifest = await stored(publisher, None, filled(*parts, aborted=aborted))
+    assert (await cut(publisher, manifest, 30)).end_offset == 20
+
+
+async def test_what_was_decided_below_the_cut_stays(publisher: Publisher) -> None:
+    parts = [transaction(0, 5), marker(5, ABORT), *batches(5)[1:]]
+    manifest = await stored(publisher, None, filled(*parts, aborted=[(PRODUCER, 0)]))
+    assert (await cut(publisher, manifest, 30)).end_offset == 30
+
+
+async def test_an_archive_that_the_leader_shares_nothing_with_begins_anew(publisher: Publisher, tmp_path: Path) -> None:
+    manifest = await archive(publisher, None, 10)
+    shorter = await cut(publisher, manifest, 5, log_start=2)
+    assert (shorter.start_offset, shorter.end_offset, shorter.segments) == (2, 2, ())
+    assert len(shorter.quarantined[0].segments) == 1
+
+
+async def test_of_two_that_rewind_one_loses_cleanly(publisher: Publisher, library: Library) -> None:
+    manifest = await stored(publisher, None, filled(*batches(5)))
+    other = Publisher(library, "cluster-id", PID, ManualClock())
+    await other.load()
+    shorter = await cut(other, manifest, 30)
+    assert await publisher.rewind(Rewind(manifest, 20, 0, "?"), SPOOL) == Conflicted()
+    assert await publisher.load() == shorter

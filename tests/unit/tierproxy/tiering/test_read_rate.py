@@ -71,7 +71,7 @@ async def test_a_partition_in_need_is_read_at_once_and_others_wait(brokers: Fake
     async with scene:
         await eventually(partial(scene.has_read, RATE / 2), "debt")
         worker = next(worker for worker, _ in scene.archiver._workers.values() if worker.tp.partition == 0)
-        worker.unlimited = True
+        worker.hurried = True
         scene.archiver._ready(worker.tp)
         await eventually(partial(scene.has_read, whole), "the partition in need")
         assert scene.read <= whole + 3 * RATE, "the other one waits, as no time has passed"
