@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tierproxy.archive.collector import Collected
+from tierproxy.archive.manifest import Gap
 from tierproxy.archive.names import topic_id_text
 from tierproxy.cli.records import time_text
 from tierproxy.cli.removal import Tidied
@@ -18,12 +19,7 @@ from tierproxy.config.units import format_size
 
 def shelf_json(shelf: Shelf) -> dict[str, Any]:
     manifest, sums = shelf.manifest, shelf.sums
-    about = {
-        "archive": shelf.archive,
-        "topic": shelf.pid.topic,
-        "topic_id": topic_id_text(shelf.pid.topic_id),
-        "partition": shelf.pid.partition,
-    }
+    about = _about(shelf)
     if manifest is None:
         return about | {"problem": shelf.problem}
     return about | {
@@ -36,7 +32,36 @@ def shelf_json(shelf: Shelf) -> dict[str, Any]:
         "ratio": _ratio(sums.plain_size, sums.stored_size),
         "first_timestamp": sums.min_timestamp,
         "last_timestamp": sums.max_timestamp,
-        "gaps": [{"start": gap.start, "end": gap.end, "at_ms": gap.at_ms, "cause": gap.cause} for gap in manifest.gaps],
+        "gaps": [_gap_json(gap) for gap in manifest.gaps],
+        "quarantined": [
+            {
+                "start": each.start,
+                "end": each.end,
+                "at_ms": each.at_ms,
+                "cause": each.cause,
+                "epochs": each.epochs,
+                "segments": [entry.key_name for entry in each.segments],
+            }
+            for each in manifest.quarantined
+        ],
+    }
+
+
+def accepted_json(shelf: Shelf, gaps: list[Gap]) -> dict[str, Any]:
+    return _about(shelf) | {"accepted": [_gap_json(gap) for gap in gaps]}
+
+
+def _gap_json(gap: Gap) -> dict[str, Any]:
+    accepted = gap.accepted_ms if gap.accepted_ms >= 0 else None
+    return {"start": gap.start, "end": gap.end, "at_ms": gap.at_ms, "cause": gap.cause, "accepted_ms": accepted}
+
+
+def _about(shelf: Shelf) -> dict[str, Any]:
+    return {
+        "archive": shelf.archive,
+        "topic": shelf.pid.topic,
+        "topic_id": topic_id_text(shelf.pid.topic_id),
+        "partition": shelf.pid.partition,
     }
 
 
@@ -73,7 +98,12 @@ def shelf_table(shelves: list[Shelf]) -> Table:
             _ratio_text(sums.plain_size, sums.stored_size),
             time_text(sums.min_timestamp),
             time_text(sums.max_timestamp),
-            ", ".join(f"[{gap.start}, {gap.end}) {gap.cause}" for gap in manifest.gaps),
+            ", ".join(
+                [
+                    *(f"[{gap.start}, {gap.end}) {gap.cause}" for gap in manifest.gaps),
+                    *(f"quarantined [{each.start}, {each.end}) {each.cause}" for each in manifest.quarantined),
+                ]
+            ),
         )
     table.add_section()
     table.add_row(
@@ -93,12 +123,7 @@ def shelf_table(shelves: list[Shelf]) -> Table:
 
 
 def check_json(shelf: Shelf, result: PartitionCheck | None) -> dict[str, Any]:
-    about = {
-        "archive": shelf.archive,
-        "topic": shelf.pid.topic,
-        "topic_id": topic_id_text(shelf.pid.topic_id),
-        "partition": shelf.pid.partition,
-    }
+    about = _about(shelf)
     if result is None:
         return about | {"ok": False, "problems": [{"segment": None, "problem": shelf.problem}]}
     return about | {

@@ -1,5 +1,6 @@
 """tierproxy.tiering.archiver and its workers, on a fake cluster that does what no real one does on demand."""
 
+import logging
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
