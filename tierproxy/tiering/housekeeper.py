@@ -35,7 +35,8 @@ from tierproxy.tiering.spool import SpoolSettings
 log = logging.getLogger("tierproxy.upkeep")
 
 REST = 4
-"""How many times as long as a merge took nothing is merged afterwards."""
+REST_MOST = 300.0
+"""How many times as long as a merge took nothing is merged afterwards, and at most how many seconds."""
 MERGES_IN_A_ROW = 16
 """Of one partition, before the others have their turn."""
 MERGE_AGAIN = 3_600.0
@@ -145,7 +146,7 @@ class Housekeeper:
             return False
         look_from = self._look_from.get(pid, 0)
         entries = [entry async for entry in library.segments(found.manifest, look_from)]
-        plan = plan_merge(entries, found.manifest.gaps, self._merge_rules(charge))
+        plan = await asyncio.to_thread(plan_merge, entries, found.manifest.gaps, self._merge_rules(charge))
         self._look_from[pid] = plan.look_from
         if not plan.run:
             return False
@@ -170,7 +171,7 @@ class Housekeeper:
                 format_size(merged.plain_size),
                 format_size(merged.stored_size),
             )
-        await asyncio.sleep(REST * (self._clock.monotonic() - began))
+        await asyncio.sleep(min(REST * (self._clock.monotonic() - began), REST_MOST))
         return True
 
     def _merge_rules(self, charge: Charge) -> MergeRules:
