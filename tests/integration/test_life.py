@@ -1,5 +1,6 @@
 """The life of an archive on a real Kafka: small segments are merged under readers, old ones expire, garbage goes."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -92,6 +93,12 @@ def fetched(proxy: Proxy, topic: str, offset: int) -> FetchedPartition:
     return wait_for(ask, seconds=90, what=f"an answer at {offset}", pause=0.05)
 
 
+def metric(proxy: Proxy, name: str) -> float:
+    found = re.search(rf"^tierproxy_{name}_total (\S+)$", proxy.get("/metrics")[1], re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
 def low_watermark(gateway: str, topic: str, before: int) -> int:
     """What DeleteRecords answers."""
     client = AdminClient({"bootstrap.servers": gateway, "log_level": 2})
@@ -122,7 +129,7 @@ def test_an_archive_is_merged_expires_and_is_tidied_up(stage: Stage, proxied: Pr
         finally:
             done.set()
         assert reader.result() > 1
-    assert "tierproxy_segments_merged_total" in proxy.get("/metrics")[1]
+    assert metric(proxy, "segments_merged") > 0
     for client in ("librdkafka", "java"):
         assert_same(quiet.known, READERS[client](proxy.bootstrap, topic, quiet.known, committed=True))
     assert proxy.cli("archive", "verify", topic).returncode == 0
@@ -134,6 +141,7 @@ def test_an_archive_is_merged_expires_and_is_tidied_up(stage: Stage, proxied: Pr
     proxy.restart()
     start = wait_for(lambda: admin.earliest(proxy.bootstrap, topic, 1)[0], seconds=90, what="expiry", pause=0.1)
     assert start == manifest(proxy, topic)["start_offset"]
+    assert metric(proxy, "expired_bytes") > 0
     left = since(quiet.known, {0: start})
     assert 0 < len(left[0]) < len(quiet.known[0])
     assert fetched(proxy, topic, start).log_start == start

@@ -21,7 +21,7 @@ from tierproxy.archive.manifest import SegmentEntry
 from tierproxy.archive.names import PartitionId
 from tierproxy.archive.retention import Expiry
 from tierproxy.archive.segment import CHUNK_BYTES
-from tierproxy.archive.store import Conflict
+from tierproxy.archive.store import Conflict, Refused
 from tierproxy.archive.upkeep import MergeRules, next_collection_ms, plan_merge
 from tierproxy.clock import Clock
 from tierproxy.config import ArchiverConfig, TopicPolicy
@@ -216,8 +216,18 @@ class Housekeeper:
         if now_ms < due:
             return
         self._collect_at[pid] = next_collection_ms(pid, now_ms)
-        rules = self._config.garbage
-        found = await collect(charge.library, pid, now_ms, rules.grace_ms, delete=rules.delete)
+        rules, trouble = self._config.garbage, f"garbage {charge.archive}"
+        try:
+            found = await collect(charge.library, pid, now_ms, rules.grace_ms, delete=rules.delete)
+        except Refused as error:
+            self._troubles.began(
+                trouble,
+                f"garbage can't be removed from archive {charge.archive}: {error}. Let tierproxy delete there, or set "
+                "archiver.garbage.delete to false",
+            )
+            return
+        if found.removed:
+            self._troubles.ended(trouble, f"garbage can be removed from archive {charge.archive} again")
         telemetry.GARBAGE_FOUND.inc(found.removed + found.ripe)
         telemetry.GARBAGE_REMOVED.inc(found.removed)
         telemetry.GARBAGE_REMOVED_BYTES.inc(found.removed_bytes)

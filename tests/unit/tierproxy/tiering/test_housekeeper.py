@@ -15,7 +15,7 @@ from tests.unit.tierproxy.tiering.test_merger import log_of, problems
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
-from tierproxy.archive.store import Store, Unavailable
+from tierproxy.archive.store import Refused, Store, Unavailable
 from tierproxy.archive.store_file import FileStore
 from tierproxy.archive.store_s3 import S3Place, S3Store
 from tierproxy.archive.upkeep import DAY_MS
@@ -66,12 +66,12 @@ class House:
     def trimmed(self, tp: object, log_start: int) -> None:
         raise AssertionError("upkeep trims nothing")
 
-    def some_days_later(self) -> None:
+    def some_days_later(self, opened: Callable[[Path], Store] = FileStore) -> None:
         """By the clock that objects are written with."""
-        self.clock.set_now_ms(SystemClock().now_ms())
+        self.clock.set_now_ms(max(SystemClock().now_ms(), self.clock.now_ms()))
         for _ in range(4):
             self.clock.advance(DAY_MS / 1000)
-            self.visit()
+            self.visit(opened=opened)
 
     def visit(self, log_start: int = ALL_TRIMMED, opened: Callable[[Path], Store] = FileStore, times: int = 1) -> bool:
         async def run() -> bool:
@@ -428,6 +428,25 @@ def test_where_nothing_may_be_deleted_nothing_is(tmp_path: Path, caplog: pytest.
     assert house.objects() == before
     assert sample("garbage_found") > found
     assert "as archiver.garbage.delete is false" in caplog.text
+
+
+def test_a_store_that_refuses_to_delete_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Keeps(FileStore):
+        async def delete(self, key: str) -> None:
+            raise Refused(f"{key}: access denied")
+
+    caplog.set_level("INFO")
+    house = House(small_segments(tmp_path))
+    house.visit()
+    before = house.objects()
+    house.some_days_later(Keeps)
+    assert house.objects() == before
+    assert caplog.text.count("garbage can't be removed from archive local") == 1
+    assert "or set archiver.garbage.delete to false" in caplog.text
+    assert "can't be kept in order" not in caplog.text
+    house.some_days_later()
+    assert house.objects() == house.manifest().referenced()
+    assert caplog.text.count("garbage can be removed from archive local again") == 1
 
 
 def test_a_store_that_fails_is_a_trouble_until_it_works(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
