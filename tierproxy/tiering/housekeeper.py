@@ -20,7 +20,7 @@ from tierproxy.archive.library import Library, VersionedManifest
 from tierproxy.archive.manifest import Manifest, SegmentEntry
 from tierproxy.archive.names import PartitionId
 from tierproxy.archive.retention import Expiry
-from tierproxy.archive.store import Conflict
+from tierproxy.archive.store import Conflict, Refused
 from tierproxy.archive.upkeep import MergePlan, MergeRules, next_collection_ms, plan_merge
 from tierproxy.clock import Clock
 from tierproxy.config import ArchiverConfig, TopicPolicy
@@ -33,7 +33,8 @@ from tierproxy.tiering.merger import join
 log = logging.getLogger("tierproxy.upkeep")
 
 REST = 4
-"""How many times as long as a merge took nothing is merged afterwards."""
+REST_MOST = 300.0
+"""How many times as long as a merge took nothing is merged afterwards, and at most how many seconds."""
 MERGES_IN_A_ROW = 16
 """Of one partition, before the others have their turn."""
 MERGE_AGAIN = 3_600.0
@@ -166,7 +167,7 @@ class Housekeeper:
                 format_size(merged.plain_size),
                 format_size(merged.stored_size),
             )
-        await asyncio.sleep(REST * (self._clock.monotonic() - began))
+        await asyncio.sleep(min(REST * (self._clock.monotonic() - began), REST_MOST))
         return True
 
     async def _plan(self, charge: Charge, manifest: Manifest) -> MergePlan:
@@ -178,7 +179,7 @@ class Housekeeper:
                 entries.append(entry)
                 if len(entries) == LOOKED_AT:
                     break
-            plan = plan_merge(entries, manifest.gaps, self._merge_rules(charge))
+            plan = await asyncio.to_thread(plan_merge, entries, manifest.gaps, self._merge_rules(charge))
             self._look_from[charge.pid] = plan.look_from
             if plan.run or len(entries) < LOOKED_AT or plan.look_from <= look_from:
                 return plan
@@ -225,8 +226,18 @@ class Housekeeper:
         if now_ms < due:
             return
         self._collect_at[pid] = next_collection_ms(pid, now_ms)
-        rules = self._config.garbage
-        found = await collect(charge.library, pid, now_ms, rules.grace_ms, delete=rules.delete)
+        rules, trouble = self._config.garbage, f"garbage {charge.archive}"
+        try:
+            found = await collect(charge.library, pid, now_ms, rules.grace_ms, delete=rules.delete)
+        except Refused as error:
+            self._troubles.began(
+                trouble,
+                f"garbage can't be removed from archive {charge.archive}: {error}. Let tierproxy delete there, or set "
+                "archiver.garbage.delete to false",
+            )
+            return
+        if found.removed:
+            self._troubles.ended(trouble, f"garbage can be removed from archive {charge.archive} again")
         telemetry.GARBAGE_FOUND.inc(found.removed + found.ripe)
         telemetry.GARBAGE_REMOVED.inc(found.removed)
         telemetry.GARBAGE_REMOVED_BYTES.inc(found.removed_bytes)

@@ -18,6 +18,7 @@ from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
 from protocol.batches import walk
+from protocol.errors import MalformedError
 from tierproxy.archive.errors import FormatError
 from tierproxy.archive.library import READ_BACK_BYTES, Library
 from tierproxy.archive.manifest import SegmentEntry
@@ -73,7 +74,10 @@ async def _append(library: Library, pid: PartitionId, part: SegmentEntry, writer
         data = memoryview(await library.store.get_range(key, start, end))
         for chunk in chunks:  # a thread's turn for each, so that others get theirs
             at = chunk.position - start
-            await asyncio.to_thread(append, chunk, data[at : at + chunk.stored_size])
+            try:
+                await asyncio.to_thread(append, chunk, data[at : at + chunk.stored_size])
+            except MalformedError as error:
+                raise FormatError(f"{key} holds what is no batch: {error}") from error
     if digest.digest() != index.plain_sha256:
         raise FormatError(f"{key} is damaged: SHA-256 of its batches is not what its index says")
 

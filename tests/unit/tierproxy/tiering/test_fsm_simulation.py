@@ -164,6 +164,7 @@ class Store:
     objects: dict[str, tuple[Batch, ...]] = field(default_factory=dict)
     manifest: Manifest | None = None
     pages: dict[PageRef, Page] = field(default_factory=dict)
+    paged: dict[PageRef, list[SegmentEntry]] = field(default_factory=dict)  # the same, as it is asked for all the time
     trouble: float = 0.0
 
     def fail_sometimes(self) -> None:
@@ -192,15 +193,15 @@ class Store:
         while len(manifest.segments) > 2:
             last, kept = list[SegmentEntry](), manifest.pages
             if kept and len(self.pages[kept[-1]]) < 3:
-                last, kept = list(self.pages[kept[-1]]), kept[:-1]
+                last, kept = self.paged[kept[-1]], kept[:-1]
             page = Page.of([*last, manifest.segments[0]])
             ref, _ = page.encode(SegmentInfo("c", PID.topic, PID.topic_id, 0), f"p{len(self.pages)}")
-            self.pages[ref] = page
+            self.pages[ref], self.paged[ref] = page, list(page)
             manifest = replace(manifest, pages=(*kept, ref), segments=manifest.segments[1:])
         return manifest
 
     def entries(self, manifest: Manifest) -> list[SegmentEntry]:
-        return [*(entry for page in manifest.pages for entry in self.pages[page]), *manifest.segments]
+        return [*(entry for page in manifest.pages for entry in self.paged[page]), *manifest.segments]
 
 
 class Archiver:
@@ -424,6 +425,7 @@ class Play:
                 for _ in range(4):
                     self.everyone()
         self.killing = self.broker_trouble = self.store.trouble = 0.0
+        self.broker.hidden = 0  # followers have caught up
         if self.harsh:  # a quiet log is not trimmed behind a rewritten history, so it goes on for a while
             self.broker.produce()
             self.pass_time(REWOUND_REST_MS / 1000)

@@ -1,20 +1,24 @@
 """tierproxy.tiering.housekeeper on a real directory: expiry, merging, garbage; with crashes and races at each step."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, BinaryIO
+from uuid import uuid4
 
 import pytest
 from prometheus_client import REGISTRY
 
+from tests.kit.s3 import S3Server
 from tests.unit.tierproxy.cli.archives import CLUSTER, CREATED, Archive, batch
 from tests.unit.tierproxy.tiering.test_merger import log_of, problems
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
-from tierproxy.archive.store import Unavailable
+from tierproxy.archive.s3_client import S3Place
+from tierproxy.archive.store import Refused, Store, Unavailable
 from tierproxy.archive.store_file import FileStore
+from tierproxy.archive.store_s3 import S3Store
 from tierproxy.archive.upkeep import DAY_MS
 from tierproxy.clock import ManualClock, SystemClock
 from tierproxy.config import Config
@@ -63,16 +67,14 @@ class House:
     def trimmed(self, tp: object, log_start: int) -> None:
         raise AssertionError("upkeep trims nothing")
 
-    def some_days_later(self) -> None:
+    def some_days_later(self, opened: Callable[[Path], Store] = FileStore) -> None:
         """By the clock that objects are written with."""
-        self.clock.set_now_ms(SystemClock().now_ms())
+        self.clock.set_now_ms(max(SystemClock().now_ms(), self.clock.now_ms()))
         for _ in range(4):
             self.clock.advance(DAY_MS / 1000)
-            self.visit()
+            self.visit(opened=opened)
 
-    def visit(
-        self, log_start: int = ALL_TRIMMED, opened: Callable[[Path], FileStore] = FileStore, times: int = 1
-    ) -> bool:
+    def visit(self, log_start: int = ALL_TRIMMED, opened: Callable[[Path], Store] = FileStore, times: int = 1) -> bool:
         async def run() -> bool:
             store = opened(self.archive.root)
             try:
@@ -316,6 +318,44 @@ def test_a_merge_whose_answer_was_lost_is_found_by_the_next_look(
     assert log_of(archive) == whole
 
 
+def test_on_s3_as_well(tmp_path: Path, s3: S3Server) -> None:
+    """The same in a bucket: merged, the garbage removed, and every batch as it was."""
+    archive, bucket = small_segments(tmp_path), f"b{uuid4().hex}"
+    s3.make_bucket(bucket)
+    place = S3Place(bucket, "some/prefix/", "us-east-1", s3.endpoint_url, "kit", "kit-secret")
+    house, whole = House(archive), log_of(archive)
+
+    async def in_bucket(work: Callable[[S3Store], Awaitable[None]]) -> None:
+        store = S3Store(place, pauses=(0.01, 0.02))
+        try:
+            await work(store)
+        finally:
+            await store.close()
+
+    async def move_there(store: S3Store) -> None:
+        for file in archive.folder.iterdir():
+            if not file.name.startswith("."):
+                await store.put(str(file.relative_to(archive.root)), file.read_bytes())
+
+    async def move_back(store: S3Store) -> None:
+        for file in archive.folder.iterdir():
+            file.unlink()
+        async for each in store.list(""):
+            (archive.root / each.key).write_bytes((await store.get(each.key)).data)
+
+    asyncio.run(in_bucket(move_there))
+    assert house.visit(opened=lambda _: S3Store(place, pauses=(0.01, 0.02)))
+    house.clock.set_now_ms(SystemClock().now_ms())
+    for _ in range(3):
+        house.clock.advance(DAY_MS / 1000)
+        house.visit(opened=lambda _: S3Store(place, pauses=(0.01, 0.02)))
+    asyncio.run(in_bucket(move_back))
+    assert offsets(house.manifest()) == [(0, 32), (33, 35)]
+    assert house.objects() == house.manifest().referenced()
+    assert log_of(archive) == whole
+    assert problems(archive) == []
+
+
 # ---- expiry --------------------------------------------------------------------------------------------------
 
 
@@ -389,6 +429,25 @@ def test_where_nothing_may_be_deleted_nothing_is(tmp_path: Path, caplog: pytest.
     assert house.objects() == before
     assert sample("garbage_found") > found
     assert "as archiver.garbage.delete is false" in caplog.text
+
+
+def test_a_store_that_refuses_to_delete_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Keeps(FileStore):
+        async def delete(self, key: str) -> None:
+            raise Refused(f"{key}: access denied")
+
+    caplog.set_level("INFO")
+    house = House(small_segments(tmp_path))
+    house.visit()
+    before = house.objects()
+    house.some_days_later(Keeps)
+    assert house.objects() == before
+    assert caplog.text.count("garbage can't be removed from archive local") == 1
+    assert "or set archiver.garbage.delete to false" in caplog.text
+    assert "can't be kept in order" not in caplog.text
+    house.some_days_later()
+    assert house.objects() == house.manifest().referenced()
+    assert caplog.text.count("garbage can be removed from archive local again") == 1
 
 
 def test_a_store_that_fails_is_a_trouble_until_it_works(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,10 +1,13 @@
 """tierproxy.tiering.merger on a real directory: nothing is changed but where the batches lie."""
 
+from dataclasses import replace
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +18,7 @@ from tests.unit.tierproxy.cli.archives import CREATED, PID, Archive, batch
 from tierproxy.archive.errors import FormatError
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Manifest, SegmentEntry
-from tierproxy.archive.segment_index import SegmentIndex, decompress_chunk
+from tierproxy.archive.segment_index import SegmentIndex, decompress_chunk, encode_tail
 from tierproxy.archive.store import NotFound, Truncated
 from tierproxy.cli.verify import verify_partition
 from tierproxy.tiering import merger
@@ -111,6 +114,31 @@ def test_a_damaged_part_is_left_alone(tmp_path: Path, damage: str) -> None:
     with pytest.raises((FormatError, NotFound, Truncated)):
         merge(archive)
     assert sorted(archive.folder.iterdir()) == files
+
+
+def test_a_part_that_holds_no_batches_is_left_alone(tmp_path: Path) -> None:
+    """All its checksums are right: whoever wrote it had a defect."""
+    archive = Archive(tmp_path)
+    archive.add(batch(0, [b"a"])).add(batch(1, [b"b"])).save()
+    index = archive.do(lambda library: library.load_index(PID, archive.manifest.segments[1]))
+    nonsense = b"\x01" * 100
+    stored = zstandard.ZstdCompressor().compress(nonsense)
+    chunk = replace(index.chunks[0], stored_size=len(stored), plain_size=len(nonsense))
+    index = replace(index, chunks=(chunk,), plain_size=len(nonsense), plain_sha256=sha256(nonsense).digest())
+    tail = encode_tail(index)
+    entry = replace(
+        archive.manifest.segments[1],
+        stored_size=len(stored) + len(tail),
+        index_size=len(tail),
+        plain_size=len(nonsense),
+        sha256=sha256(stored + tail).hexdigest(),
+    )
+    file = archive.segment_file(1)
+    file.chmod(0o644)
+    file.write_bytes(stored + tail)
+    archive.save(replace(archive.manifest, segments=(archive.manifest.segments[0], entry)))
+    with pytest.raises(FormatError, match="holds what is no batch"):
+        merge(archive)
 
 
 # ---- transactions --------------------------------------------------------------------------------------------
