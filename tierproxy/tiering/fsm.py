@@ -23,7 +23,8 @@ it with crashes between any two steps):
   past the archive's end since, looks like the old one.
 
 Time comes in with each event: `Now.monotonic` ages segments and spaces retries, `Now.ms` is compared with the
-records' own timestamps for retention. A retried action carries `not_before`.
+records' own timestamps for retention. A retried action carries `not_before`; `Now.chance` keeps partitions whose
+store fails from trying again all at once.
 """
 
 from protocol.messages import NO_TOPIC_ID
@@ -62,7 +63,7 @@ from tierproxy.tiering.steps import (
 
 RETRY_FIRST = 0.5
 RETRY_MOST = 30.0
-"""Seconds between tries of what failed: doubled from the first to the last."""
+"""Seconds between tries of what failed: doubled from the first to the last, each shortened at random by up to half."""
 SPOILED_PAUSE = 10.0
 """Seconds after which a segment that was lost with its disk is begun again."""
 TRIM_CHECK_LEAST = 0.5
@@ -208,7 +209,7 @@ class Machine:
     def _failed(self, now: Now) -> Action:
         if self.state is State.TRIM:  # copying does not wait for a broker that won't trim
             self._trim_failures += 1
-            self._trim_at = now.monotonic + _pause(self._trim_failures)
+            self._trim_at = now.monotonic + _pause(self._trim_failures, now)
             return self._go_on(now)
         self._failures += 1
         retry_at = self._retry_at(now)
@@ -287,7 +288,7 @@ class Machine:
         return bool(gaps) and gaps[-1].end == self.archived_to
 
     def _retry_at(self, now: Now) -> float:
-        return now.monotonic + _pause(self._failures)
+        return now.monotonic + _pause(self._failures, now)
 
     def _to(self, state: State, action: Action) -> Action:
         self.state = state
@@ -318,8 +319,9 @@ def disagreement(facts: Loaded) -> str | None:
     return None
 
 
-def _pause(failures: int) -> float:
-    return min(RETRY_FIRST * 2.0 ** max(min(failures, 10) - 1, 0), RETRY_MOST)
+def _pause(failures: int, now: Now) -> float:
+    longest = min(RETRY_FIRST * 2.0 ** max(min(failures, 10) - 1, 0), RETRY_MOST)
+    return longest * (1 + now.chance) / 2
 
 
 def _lost(log_end: int, archived_to: int) -> str:

@@ -10,6 +10,7 @@ is over; what a person must look at is Hopeless.
 
 import asyncio
 import logging
+import random
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -399,4 +400,4 @@ class PartitionWorker:
         self._around.troubles.ended(key, message)
 
     def _now(self) -> steps.Now:
-        return steps.Now(self._around.clock.monotonic(), self._around.clock.now_ms())
+        return steps.Now(self._around.clock.monotonic(), self._around.clock.now_ms(), random.random())
