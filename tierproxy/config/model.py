@@ -239,6 +239,8 @@ class TopicPolicy(Section):
     archive: ArchiveName
     """The name of an archive; None (written `none`) = just proxied."""
     keep_on_broker: Keep = Keep()
+    storage_class: Annotated[str, AfterValidator(_storage_class)] | None = None
+    """Of this policy's segments, instead of the archive's; S3 only."""
     keep_in_archive: Annotated[Literal["forever"], BeforeValidator(_only_forever)] = "forever"
     segment: SegmentPolicy = SegmentPolicy()
     compression: ZstdLevel = 3

@@ -185,7 +185,7 @@ class Archiver:
         )
         chunk_bytes = min(CHUNK_MOST, max(CHUNK_LEAST, CHUNKS_IN_MEMORY // partitions))
         spool = SpoolSettings(self._config.archiver.spool, policy.compression, chunk_bytes)
-        worker = PartitionWorker(pid, rules, spool, around)
+        worker = PartitionWorker(pid, rules, spool, around, policy.storage_class)
         self._workers[pid] = worker, self._tasks.spawn(worker.run(), f"archive {pid}")
 
     async def _surroundings(self, archive: str, view: ClusterView) -> Surroundings | None:

@@ -25,11 +25,15 @@ READ_BACK_BYTES = 8 * 1024 * 1024
 class Publisher:
     """One partition's archive. Every method may raise StoreError: nothing is known then, try again."""
 
-    def __init__(self, library: Library, cluster_id: str, pid: PartitionId, clock: Clock) -> None:
+    def __init__(
+        self, library: Library, cluster_id: str, pid: PartitionId, clock: Clock, storage_class: str | None = None
+    ) -> None:
+        """`storage_class` is of its segments; None: the archive's."""
         self._library = library
         self._cluster_id = cluster_id
         self._pid = pid
         self._clock = clock
+        self._storage_class = storage_class
         self._version: str | None = None  # of the manifest as we know it
         self._entry: SegmentEntry | None = None
         self._epochs: tuple[tuple[int, int], ...] = ()
@@ -46,7 +50,8 @@ class Publisher:
             tag, now_ms = secrets.token_hex(4), self._clock.now_ms()
             self._entry, self._epochs = await asyncio.to_thread(segment.finish, tag, now_ms)
             self._fetched_at = segment.fetched_at
-        await self._library.store.put(self._library.segment_key(self._pid, self._uploaded()), segment.file())
+        key = self._library.segment_key(self._pid, self._uploaded())
+        await self._library.store.put(key, segment.file(), self._storage_class)
         return Uploaded()
 
     async def verify(self) -> Verified | Damaged:
