@@ -101,6 +101,8 @@ class App:
             loop.add_signal_handler(number, self._stop.set)
         config = self._config
         libraries = {name: Library(open_store(about), config.cluster.name) for name, about in config.archives.items()}
+        for name, library in libraries.items():
+            library.stand_beside(name, libraries)
         gateway_cluster = self._cluster("tierproxy-gateway")
         archiver_cluster = self._cluster("tierproxy-archiver")
         chunks = Chunks(self._background, config.cache.memory, ByteBudget(config.limits.cold_bytes))

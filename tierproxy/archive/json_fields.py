@@ -91,6 +91,11 @@ class Fields:
             pairs.append((value[0], value[1]))
         return tuple(pairs)
 
+    def document(self, name: str) -> bytes | None:
+        """A whole document inside this one, as bytes again; None where it is null."""
+        value = self._take(name)
+        return json.dumps(value).encode() if value is not None else None
+
     def empty_list(self, name: str) -> None:
         """A list that this version keeps empty."""
         if self._list(name):

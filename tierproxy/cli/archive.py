@@ -1,4 +1,4 @@
-"""`tierproxy archive ls|verify|cat`: look into archives. No broker is asked: an archive stands alone."""
+"""`tierproxy archive ls|verify|cat|move`: look into archives, move them. No broker is asked: they stand alone."""
 
 import asyncio
 import sys
@@ -10,6 +10,7 @@ import click
 
 from tierproxy.cli.archive_view import check_json, shelf_json, shelf_table, show_checks
 from tierproxy.cli.common import WRONG, config_option, json_option, read_config
+from tierproxy.cli.moves import move_json, move_topics, show_moves
 from tierproxy.cli.output import print_json, print_json_line, progress_bar, tables
 from tierproxy.cli.records import read_records, record_json, record_line
 from tierproxy.cli.shelves import Shelf, one_topic, with_shelves
@@ -19,7 +20,7 @@ from tierproxy.errors import TierproxyError
 
 @click.group()
 def archive() -> None:
-    """What is archived: list it, check every byte of it, print it."""
+    """What is archived: list it, check every byte of it, print it, move it."""
 
 
 def _archive_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,6 +100,29 @@ def verify(
     else:
         show_checks(results)
     _fail_if(not good)
+
+
+@archive.command()
+@click.argument("topics", nargs=-1, required=True, metavar="TOPIC...")
+@config_option
+@click.option("--from", "source", required=True, metavar="NAME", help="The archive where they lie.")
+@click.option("--to", "target", required=True, metavar="NAME", help="The archive where they shall lie.")
+@_partition_option
+@json_option
+def move(
+    topics: tuple[str, ...], config_file: Path, source: str, target: str, partition: int | None, as_json: bool
+) -> None:
+    """Move the archive of topics to another store while it is read. TOPIC may hold * and ?.
+
+    Whatever it is stopped by, begin again: it goes on where it was. Objects in the old archive stay.
+    """
+    config = read_config(config_file, as_json)
+    moved = asyncio.run(move_topics(config, source, target, topics, partition))
+    if as_json:
+        print_json({"ok": all(each.ok for each in moved), "partitions": [move_json(each) for each in moved]})
+    else:
+        show_moves(moved, source, target)
+    _fail_if(not all(each.ok for each in moved))
 
 
 @archive.command()

@@ -14,7 +14,7 @@ import secrets
 from tierproxy.archive.library import Library, VersionedManifest
 from tierproxy.archive.manifest import Gap, Manifest, SegmentEntry
 from tierproxy.archive.names import PartitionId
-from tierproxy.archive.store import Conflict, NotFound, Truncated
+from tierproxy.archive.store import Conflict, NotFound, Store, Truncated
 from tierproxy.clock import Clock
 from tierproxy.tiering.spool import OpenSegment
 from tierproxy.tiering.steps import Commit, Committed, Conflicted, Damaged, RecordGap, Uploaded, Verified
@@ -51,7 +51,7 @@ class Publisher:
             self._entry, self._epochs = await asyncio.to_thread(segment.finish, tag, now_ms)
             self._fetched_at = segment.fetched_at
         key = self._library.segment_key(self._pid, self._uploaded())
-        await self._library.store.put(key, segment.file(), self._storage_class)
+        await self._store.put(key, segment.file(), self._storage_class)
         return Uploaded()
 
     async def verify(self) -> Verified | Damaged:
@@ -60,10 +60,10 @@ class Publisher:
         key = self._library.segment_key(self._pid, entry)
         digest = hashlib.sha256()
         try:
-            size = await self._library.store.size(key)
+            size = await self._store.size(key)
             for start in range(0, entry.stored_size, READ_BACK_BYTES):
                 end = min(start + READ_BACK_BYTES, entry.stored_size)
-                part = await self._library.store.get_range(key, start, end)
+                part = await self._store.get_range(key, start, end)
                 await asyncio.to_thread(digest.update, part)
         except (NotFound, Truncated) as error:
             return self._damaged(f"it can't be read back: {error}")
@@ -101,6 +101,11 @@ class Publisher:
         """Whether the stored manifest, read afresh, still holds everything below `offset` that ours does."""
         found = await self._library.load(self._pid)
         return found is not None and found.manifest.end_offset >= offset
+
+    @property
+    def _store(self) -> Store:
+        """Where the partition lies now. If that changes before a commit, the commit conflicts."""
+        return self._library.home(self._pid).store
 
     def _uploaded(self) -> SegmentEntry:
         assert self._entry is not None, "nothing was uploaded"
