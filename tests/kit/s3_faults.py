@@ -243,6 +243,13 @@ async def hang(request: web.Request, forward: Forward) -> web.StreamResponse:
     raise AssertionError("nobody sets that event")
 
 
+async def hang_after(request: web.Request, forward: Forward) -> web.StreamResponse:
+    """S3 does it, and the answer never comes."""
+    await forward(request)
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets that event")
+
+
 def _bytes(whole: web.Response) -> bytes:
     assert isinstance(whole.body, bytes)
     return whole.body
