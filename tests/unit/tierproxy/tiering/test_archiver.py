@@ -96,6 +96,25 @@ async def test_topics_without_ids_are_archived_and_not_trimmed(
     assert caplog.text.count("topic t is archived but not trimmed: the brokers give no topic ids") == 1
 
 
+async def test_a_damaged_manifest_is_waited_for_and_nothing_is_trimmed(
+    brokers: FakeCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    partition = brokers.create_topic("t")[0]
+    partition.append(batch(10))
+    async with Scene(brokers, tmp_path, KEEP_ALL) as scene:
+        await scene.archived("t", 10)
+    (file,) = tmp_path.rglob("manifest.json")
+    good = file.read_bytes()
+    file.write_bytes(good.replace(b'"end_offset": 10', b'"end_offset": 11'))
+    partition.append(batch(10))
+    async with Scene(brokers, tmp_path, KEEP_NOTHING) as scene:
+        await eventually(lambda: "does not match its checksum" in caplog.text, "word of the damage")
+        assert brokers.asked(ApiKey.DELETE_RECORDS) == []
+        file.write_bytes(good)
+        await scene.archived("t", 20)
+        await eventually(lambda: partition.log.start == 20, "trim")
+
+
 # ---- what nobody foresaw -------------------------------------------------------------------------------------
 
 
