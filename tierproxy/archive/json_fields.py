@@ -30,7 +30,14 @@ def sealed(document: bytes) -> bytes:
 
 def _checksum(fields: dict[str, object]) -> str:
     """Of what the fields say, in their order, however they are laid out."""
-    return "sha256:" + sha256(json.dumps(fields, separators=(",", ":")).encode()).hexdigest()
+    return "sha256:" + sha256(_dumped(fields)).hexdigest()
+
+
+def _dumped(value: object) -> bytes:
+    try:
+        return json.dumps(value, separators=(",", ":")).encode()
+    except RecursionError as error:  # it can be read a little deeper than it can be written
+        raise FormatError("there are too many lists in lists in it") from error
 
 
 class Fields:
@@ -94,7 +101,7 @@ class Fields:
     def document(self, name: str) -> bytes | None:
         """A whole document inside this one, as bytes again; None where it is null."""
         value = self._take(name)
-        return json.dumps(value).encode() if value is not None else None
+        return _dumped(value) if value is not None else None
 
     def empty_list(self, name: str) -> None:
         """A list that this version keeps empty."""

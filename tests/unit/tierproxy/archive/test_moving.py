@@ -12,7 +12,7 @@ import pytest
 from tierproxy.archive.errors import ArchiveError, ClusterMismatch, FormatError
 from tierproxy.archive.library import Library, VersionedManifest, VersionedMoved
 from tierproxy.archive.manifest import Manifest, SegmentEntry
-from tierproxy.archive.moved import Moved
+from tierproxy.archive.moved import Moved, read_manifest
 from tierproxy.archive.moving import CantMove, Move
 from tierproxy.archive.names import PartitionId, segment_name
 from tierproxy.archive.store import StoreError, Unavailable
@@ -347,6 +347,17 @@ async def test_of_two_other_archives_nobody_says_which_counts(world: World) -> N
     await libraries["c"].put_manifest(PID, EMPTY.with_start(5), None)
     with pytest.raises(FormatError, match="in 'a' and in 'c', and nothing says which counts"):
         await libraries["b"].load(PID)
+
+
+@pytest.mark.parametrize("depth", [500, 900, 950, 990, 2000, 100_000])
+def test_what_is_too_deep_is_no_document(depth: int) -> None:
+    nested = "[" * depth + "]" * depth
+    for text in (
+        f'{{\n  "format": "tierproxy-moved", "version": 1, "to": "b", "move": "", "manifest": {nested}}}',
+        f'{{"format": "tierproxy-manifest", "version": 1, "checksum": "", "gaps": {nested}}}',
+    ):
+        with pytest.raises(FormatError):
+            read_manifest(text.encode())
 
 
 def test_the_stored_form() -> None:
