@@ -30,7 +30,7 @@ from tierproxy.archive.names import (
     partition_prefix,
 )
 from tierproxy.archive.segment_index import SegmentIndex, SegmentInfo, read_index
-from tierproxy.archive.store import Conflict, NotFound, Store, Unavailable
+from tierproxy.archive.store import Conflict, NotFound, Store, StoreError, Unavailable
 from tierproxy.telemetry import DAMAGED_READS
 
 T = TypeVar("T")
@@ -147,7 +147,7 @@ class Library:
 
     async def _find_beside(self, pid: PartitionId) -> tuple["Library", VersionedManifest | None]:
         """In the other archives: its policy may have been changed without a move."""
-        found = {other: await other.look(pid) for other in self._all.values() if other is not self}
+        found = {other: await self._look_into(other, pid) for other in self._all.values() if other is not self}
         lying = [(other, each) for other, each in found.items() if isinstance(each, VersionedManifest)]
         if any(each != lying[0][1] for _, each in lying):
             names = " and in ".join(repr(other.name) for other, _ in lying)
@@ -156,6 +156,15 @@ class Library:
             return lying[0]
         led = [other for other, each in found.items() if each is not None]
         return await led[0]._find(pid) if led else (self, None)
+
+    async def _look_into(self, other: "Library", pid: PartitionId) -> VersionedManifest | VersionedMoved | None:
+        try:
+            return await other.look(pid)
+        except StoreError as error:
+            raise Unavailable(
+                f"{pid} is not in archive {self.name!r}, and whether it is in {other.name!r} can't be seen: {error}. "
+                f"If {other.name!r} is given up, take it out of the configuration"
+            ) from error
 
     def beside(self, name: str, pid: PartitionId) -> "Library":
         """The archive of that name, into which `pid` was moved. ArchiveError if it isn't in the configuration."""

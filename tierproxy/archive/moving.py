@@ -32,14 +32,14 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 from uuid import uuid4
 
 from tierproxy.archive.errors import ArchiveError, FormatError
 from tierproxy.archive.library import Library, VersionedManifest, VersionedMoved
-from tierproxy.archive.manifest import Manifest, SegmentEntry
+from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.moved import Moved
-from tierproxy.archive.names import PartitionId
+from tierproxy.archive.names import PartitionId, partition_prefix
 from tierproxy.archive.store import Conflict, NotFound, Store, Truncated
 
 log = logging.getLogger("tierproxy.archive")
@@ -160,44 +160,55 @@ class Move:
         return True
 
     async def _copy(self, manifest: Manifest) -> None:
-        missing: list[SegmentEntry] = []
-        async for entry in self._source.segments(manifest):
-            if entry.key_name not in self._there:
-                missing.append(entry)
+        missing = [each for each in await _objects(self._source, manifest) if each.name not in self._there]
         for first in range(0, len(missing), AT_ONCE):
             some = missing[first : first + AT_ONCE]
-            results = await asyncio.gather(*(self._bring(entry) for entry in some), return_exceptions=True)
+            results = await asyncio.gather(*(self._bring(each) for each in some), return_exceptions=True)
             for result in results:
                 if result is not None:
                     raise result
 
-    async def _bring(self, entry: SegmentEntry) -> None:
-        key = self._source.segment_key(self._pid, entry)
-        if not await _holds(self._target.store, key, entry):
+    async def _bring(self, wanted: "_Object") -> None:
+        key = partition_prefix(self._source.cluster, self._pid) + wanted.name
+        if not await _holds(self._target.store, key, wanted):
             with cast(BinaryIO, SpooledTemporaryFile(IN_MEMORY, dir=self._spool)) as file:  # the stubs say IO[bytes]
-                if await _read(self._source.store, key, entry, file) != entry.sha256:
+                if await _read(self._source.store, key, file) != wanted.sha256:
                     raise FormatError(f"{key} in archive {self._source.name!r} is damaged; nothing was changed")
                 await asyncio.to_thread(file.seek, 0)
                 await self._target.store.put(key, file, self._storage_class)
-            if not await _holds(self._target.store, key, entry):
+            if not await _holds(self._target.store, key, wanted):
                 raise FormatError(f"{key} does not come back from archive {self._target.name!r} as it was written")
-        self._there.add(entry.key_name)
-        self._progress(entry.stored_size)
+        self._there.add(wanted.name)
+        self._progress(wanted.size)
 
 
-async def _holds(store: Store, key: str, entry: SegmentEntry) -> bool:
+class _Object(NamedTuple):
+    """An object that a manifest names: its name below the partition's folder, SHA-256 in hex, bytes."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+async def _objects(library: Library, manifest: Manifest) -> list[_Object]:
+    """All that a manifest names."""
+    return [_Object(entry.key_name, entry.sha256, entry.stored_size) async for entry in library.segments(manifest)]
+
+
+async def _holds(store: Store, key: str, wanted: _Object) -> bool:
     """Whether the object is there, byte by byte."""
     try:
-        return await store.size(key) == entry.stored_size and await _read(store, key, entry, None) == entry.sha256
+        return await _read(store, key, None) == wanted.sha256
     except (NotFound, Truncated):
         return False
 
 
-async def _read(store: Store, key: str, entry: SegmentEntry, into: BinaryIO | None) -> str:
+async def _read(store: Store, key: str, into: BinaryIO | None) -> str:
     """The SHA-256 of an object, in hex, and its bytes into a file."""
     digest = hashlib.sha256()
-    for start in range(0, entry.stored_size, PART_BYTES):
-        part = await store.get_range(key, start, min(start + PART_BYTES, entry.stored_size))
+    size = await store.size(key)
+    for start in range(0, size, PART_BYTES):
+        part = await store.get_range(key, start, min(start + PART_BYTES, size))
         await asyncio.to_thread(digest.update, part)
         if into is not None:
             await asyncio.to_thread(into.write, part)

@@ -342,6 +342,17 @@ async def test_archives_that_point_at_each_other_are_told(world: World) -> None:
         await move(libraries)
 
 
+async def test_nothing_begins_anew_while_another_archive_can_not_be_seen(world: World) -> None:
+    libraries = world.libraries()
+    (world.directory / "a" / "prod").rename(world.directory / "a" / "away")
+    (world.directory / "a" / "prod").symlink_to(world.directory / "a" / "prod")  # which leads nowhere for ever
+    with pytest.raises(Unavailable, match=r"not in archive 'b', and whether it is in 'a' can't be seen.*take it out"):
+        await libraries["b"].load(PID)
+    (world.directory / "a" / "prod").unlink()
+    (world.directory / "a" / "away").rename(world.directory / "a" / "prod")
+    assert await libraries["b"].load(PID) is not None
+
+
 async def test_of_two_other_archives_nobody_says_which_counts(world: World) -> None:
     libraries = world.libraries()
     await libraries["c"].put_manifest(PID, EMPTY.with_start(5), None)
