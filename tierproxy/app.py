@@ -107,6 +107,8 @@ class App:
             name: Library(PacedStore(open_store(about), writing, self._clock), config.cluster.name, self._background)
             for name, about in config.archives.items()
         }
+        for name, library in libraries.items():
+            library.stand_beside(name, libraries)
         gateway_cluster = self._cluster("tierproxy-gateway")
         archiver_cluster = self._cluster("tierproxy-archiver")
         chunks = Chunks(self._background, config.cache.memory, ByteBudget(config.limits.cold_bytes))

@@ -30,7 +30,7 @@ from protocol.headers import read_request_header
 from protocol.records import decode_records, first_record_at
 from tierproxy.addresses import Addresses
 from tierproxy.archive.errors import FormatError
-from tierproxy.archive.manifest import Manifest
+from tierproxy.archive.moved import read_manifest
 from tierproxy.archive.segment_index import encode_tail, read_index
 from tierproxy.catalog import ArchivedTopic, Catalog
 from tierproxy.conversation import Conversation
@@ -167,8 +167,8 @@ def index(data: bytes) -> None:
 
 def manifest(data: bytes) -> None:
     with contextlib.suppress(FormatError):
-        found = Manifest.from_json(data)
-        assert Manifest.from_json(found.to_json()) == found
+        found = read_manifest(data)
+        assert read_manifest(found.to_json()) == found
 
 
 def conversation(data: bytes) -> None:

@@ -178,9 +178,9 @@ async def truncate(request: web.Request, forward: Forward) -> web.StreamResponse
 
 
 async def flip(request: web.Request, forward: Forward) -> web.StreamResponse:
-    """One bit of the answer's body is another one, in its middle."""
+    """One bit of the answer's body is another one; never that of flip_upload, or the two might mend each other."""
     whole = await forward(request)
-    whole.body = flipped(_bytes(whole))
+    whole.body = flipped(_bytes(whole), 2)
     return whole
 
 
@@ -219,10 +219,10 @@ def expired_but_for(access_key: str) -> Fault:
     return fault
 
 
-def flipped(data: bytes) -> bytes:
-    """With one bit turned over, in the middle."""
+def flipped(data: bytes, bit: int = 1) -> bytes:
+    """With one bit of the byte in the middle turned over."""
     at = len(data) // 2
-    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] if data else data
+    return data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :] if data else data
 
 
 async def ignore_range(request: web.Request, forward: Forward) -> web.StreamResponse:
@@ -239,6 +239,13 @@ async def ignore_conditions(request: web.Request, forward: Forward) -> web.Strea
 async def hang(request: web.Request, forward: Forward) -> web.StreamResponse:
     """Nothing ever comes back."""
     await request.read()
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets that event")
+
+
+async def hang_after(request: web.Request, forward: Forward) -> web.StreamResponse:
+    """S3 does it, and the answer never comes."""
+    await forward(request)
     await asyncio.Event().wait()
     raise AssertionError("nobody sets that event")
 

@@ -20,6 +20,7 @@ from tests.kit.s3_faults import Fault, Relay, relaying
 FAULTS: dict[str, Fault] = {
     "refuse": s3_faults.refuse,
     "hang": s3_faults.hang,
+    "hang_after": s3_faults.hang_after,
     "slow": s3_faults.lag,
     "trickle": s3_faults.trickle,
     "500": s3_faults.answer(500, "InternalError"),

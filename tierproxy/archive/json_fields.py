@@ -31,7 +31,14 @@ def sealed(document: bytes) -> bytes:
 
 def _checksum(fields: dict[str, object]) -> str:
     """Of what the fields say, in their order, however they are laid out."""
-    return "sha256:" + sha256(json.dumps(fields, separators=(",", ":")).encode()).hexdigest()
+    return "sha256:" + sha256(_dumped(fields)).hexdigest()
+
+
+def _dumped(value: object) -> bytes:
+    try:
+        return json.dumps(value, separators=(",", ":")).encode()
+    except RecursionError as error:  # it can be read a little deeper than it can be written
+        raise FormatError("there are too many lists in lists in it") from error
 
 
 class Fields:
@@ -119,6 +126,11 @@ class Fields:
     def has(self, name: str) -> bool:
         """Whether there is such a field. For those that are written only where they say something."""
         return name in self._left
+
+    def document(self, name: str) -> bytes | None:
+        """A whole document inside this one, as bytes again; None where it is null."""
+        value = self._take(name)
+        return _dumped(value) if value is not None else None
 
     def empty_list(self, name: str) -> None:
         """A list that this version keeps empty."""

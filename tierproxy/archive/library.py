@@ -5,20 +5,25 @@ and long ones are read and written in a thread.
 
 A manifest's older entries are in pages. Nobody else has to know: `segments` walks through all of them, `segment_at`
 finds one, `save` moves those away that make the root too long, `replacing` puts some in the place of others.
+
+A partition may lie in another archive than its policy says: it was moved, or the policy was changed first. load() finds
+it there, save() writes there, and home() says whose store has its objects. `moving` says how it gets from one to
+another.
 """
 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from typing import TypeVar
 
-from tierproxy.archive.errors import ClusterMismatch, ContinuityError, FormatError
+from tierproxy.archive.errors import ArchiveError, ClusterMismatch, ContinuityError, FormatError
 from tierproxy.archive.json_fields import Fields, sealed
 from tierproxy.archive.manifest import Manifest, SegmentEntry, Sums
+from tierproxy.archive.moved import Moved, read_manifest
 from tierproxy.archive.names import (
     MANIFEST_FILE,
     PartitionId,
@@ -31,7 +36,7 @@ from tierproxy.archive.names import (
 from tierproxy.archive.page_files import PageFiles
 from tierproxy.archive.pages import Page, PageRef, Paging
 from tierproxy.archive.segment_index import SegmentIndex, SegmentInfo, read_index
-from tierproxy.archive.store import Conflict, NotFound, Store, Truncated, Unavailable
+from tierproxy.archive.store import Conflict, NotFound, Store, StoreError, Truncated, Unavailable
 from tierproxy.byte_cache import ByteCache
 from tierproxy.tasks import Tasks
 from tierproxy.telemetry import DAMAGED_READS
@@ -70,6 +75,18 @@ class VersionedManifest:
     version: str
 
 
+@dataclass(frozen=True, slots=True)
+class VersionedMoved:
+    """What lies in the manifest's place of a partition that lies elsewhere, and its version."""
+
+    moved: Moved
+    version: str
+
+
+HOPS = 8
+"""Archives to be led through before giving up; there is one more for each move that a policy has not followed."""
+
+
 class Library:
     """The archive of the cluster that our configuration calls `cluster`. All methods may raise StoreError.
 
@@ -82,6 +99,19 @@ class Library:
         self._paging = paging
         self._pages = PageFiles(store, cluster, tasks or Tasks())
         self._kept: ByteCache[PartitionId, _Kept] = ByteCache(KEPT_BYTES, lambda kept: kept.size)
+        self.name = ""
+        """The archive's, in the configuration."""
+        self._all: Mapping[str, Library] = {}
+        self._homes: dict[PartitionId, Library] = {}  # of partitions that lie elsewhere
+
+    def stand_beside(self, name: str, libraries: Mapping[str, "Library"]) -> None:
+        """Be the archive called `name` among all of the configuration's: partitions may lie in any of them."""
+        self.name = name
+        self._all = libraries
+
+    def home(self, pid: PartitionId) -> "Library":
+        """The archive where the partition lies, by what load() found last: segments are in its store."""
+        return self._homes.get(pid, self)
 
     async def claim(self, cluster_id: str) -> None:
         """Make sure that this archive is Kafka cluster `cluster_id`'s: the first claim is recorded for ever.
@@ -108,7 +138,66 @@ class Library:
         return found[0] if found is not None else None
 
     async def load(self, pid: PartitionId) -> VersionedManifest | None:
-        """A partition's manifest; None if nothing is archived of it. FormatError if it can't be read."""
+        """A partition's manifest, wherever it lies; None if nothing is archived of it. FormatError if it can't be read.
+
+        What this archive has not may be in another one, so those must be reached before "nothing" is said.
+        """
+        home, found = await self._find(pid)
+        if home is self:
+            self._homes.pop(pid, None)
+        else:
+            self._homes[pid] = home
+        return found
+
+    async def _find(self, pid: PartitionId) -> tuple["Library", VersionedManifest | None]:
+        here = self
+        handed: Moved | None = None
+        for _ in range(HOPS):
+            found = await here.look(pid)
+            if isinstance(found, VersionedManifest):
+                return here, found
+            if found is None and here is self:
+                return await self._find_beside(pid)
+            if found is None:
+                raise FormatError(f"{pid} was moved to archive {here.name!r}, but nothing of it is there")
+            if found.moved.manifest is not None:
+                handed = found.moved
+            elif handed is not None and handed.manifest is not None and handed.move == found.moved.move:
+                return here, VersionedManifest(handed.manifest, found.version)  # for the next save() to replace
+            here = here.beside(found.moved.to, pid)
+        raise Unavailable(f"{pid} is being moved between archives, or they point at each other")
+
+    async def _find_beside(self, pid: PartitionId) -> tuple["Library", VersionedManifest | None]:
+        """In the other archives: its policy may have been changed without a move."""
+        found = {other: await self._look_into(other, pid) for other in self._all.values() if other is not self}
+        lying = [(other, each) for other, each in found.items() if isinstance(each, VersionedManifest)]
+        if any(each != lying[0][1] for _, each in lying):
+            names = " and in ".join(repr(other.name) for other, _ in lying)
+            raise FormatError(f"{pid} is archived in {names}, and nothing says which counts")
+        if lying:
+            return lying[0]
+        led = [other for other, each in found.items() if each is not None]
+        return await led[0]._find(pid) if led else (self, None)
+
+    async def _look_into(self, other: "Library", pid: PartitionId) -> VersionedManifest | VersionedMoved | None:
+        try:
+            return await other.look(pid)
+        except StoreError as error:
+            raise Unavailable(
+                f"{pid} is not in archive {self.name!r}, and whether it is in {other.name!r} can't be seen: {error}. "
+                f"If {other.name!r} is given up, take it out of the configuration"
+            ) from error
+
+    def beside(self, name: str, pid: PartitionId) -> "Library":
+        """The archive of that name, into which `pid` was moved. ArchiveError if it isn't in the configuration."""
+        if name not in self._all:
+            raise ArchiveError(
+                f"{pid} was moved to archive {name!r}, which is not in this configuration: add it under archives"
+            )
+        return self._all[name]
+
+    async def look(self, pid: PartitionId) -> VersionedManifest | VersionedMoved | None:
+        """What is in the place of a partition's manifest in this archive. FormatError if it can't be read."""
         kept = self._kept.get(pid)
         version = kept.found.version if kept is not None else None
         found = await self._read(manifest_key(self.cluster, pid), partial(self._manifest_of, pid), version)
@@ -118,21 +207,33 @@ class Library:
         if manifest is None:
             assert kept is not None
             return kept.found
+        if isinstance(manifest, Moved):
+            return VersionedMoved(manifest, version)
         return self._keep(pid, VersionedManifest(manifest, version), size)
 
     async def save(self, pid: PartitionId, manifest: Manifest, version: str | None) -> VersionedManifest:
-        """Replace the manifest of that version; None for the partition's first one.
+        """Replace the manifest of that version, where load() found it; None for the partition's first one.
 
         What was saved may differ from `manifest` in one thing: older entries may be in pages now. Go on with the
         saved one, as with the other they would be moved again.
         Conflict if somebody else was quicker, or if we were and the store's answer got lost: load and look.
         """
+        return await self.home(pid).put_manifest(pid, manifest, version)
+
+    async def put_manifest(self, pid: PartitionId, manifest: Manifest, version: str | None) -> VersionedManifest:
+        """As save(), but into this archive, wherever the partition lies."""
         self._check_owner(pid, manifest)
         manifest = await self._spilled(manifest)
         long = len(manifest.segments) + len(manifest.pages) > LONG_SEGMENTS
         data = await asyncio.to_thread(manifest.to_json) if long else manifest.to_json()
         stored = await self._write(manifest_key(self.cluster, pid), data, version)
         return self._keep(pid, VersionedManifest(manifest, stored), len(data))
+
+    async def put_moved(self, pid: PartitionId, moved: Moved, version: str | None) -> VersionedMoved:
+        """Put that into the manifest's place in this archive, as put_manifest()."""
+        long = moved.manifest is not None and len(moved.manifest.segments) > LONG_SEGMENTS
+        data = await asyncio.to_thread(moved.to_json) if long else moved.to_json()
+        return VersionedMoved(moved, await self._write(manifest_key(self.cluster, pid), data, version))
 
     async def partitions(self) -> AsyncIterator[PartitionId]:
         """Every partition that has a manifest. Lists the whole archive: for tools only."""
@@ -186,12 +287,12 @@ class Library:
         found = manifest.find(offset)
         if not isinstance(found, PageRef):
             return found
-        entries = self._pages.cached(manifest.pid, found)
+        entries = self.home(manifest.pid)._pages.cached(manifest.pid, found)
         return entries[entries.place(offset)] if entries is not None else None
 
     async def page(self, pid: PartitionId, page: PageRef) -> Page:
         """All entries of one page, also those below the start. FormatError, NotFound if it is not what it should be."""
-        return await self._pages.read(pid, page)
+        return await self.home(pid)._pages.read(pid, page)
 
     async def sums(self, manifest: Manifest) -> Sums:
         """What all segments from the start on come to: Manifest.sums, but exact. Reads a page at the most."""
@@ -281,7 +382,7 @@ class Library:
             start -= 1
             entries = [*await self._shown(manifest, manifest.pages[start]), *entries]
         parts = [entries[at : at + most] for at in range(0, len(entries), most)]
-        written = [await self._pages.write(manifest.pid, part) for part in parts]
+        written = [await self.home(manifest.pid)._pages.write(manifest.pid, part) for part in parts]
         return (*manifest.pages[:start], *written, *manifest.pages[stop:])
 
     # -- segments -------------------------------------------------------------------------------------------------
@@ -298,10 +399,10 @@ class Library:
         key = self.segment_key(pid, entry)
         digest = sha256()
         try:
-            size = await self.store.size(key)
+            size = await self.home(pid).store.size(key)
             for start in range(0, entry.stored_size, READ_BACK_BYTES):
                 end = min(start + READ_BACK_BYTES, entry.stored_size)
-                part = await self.store.get_range(key, start, end)
+                part = await self.home(pid).store.get_range(key, start, end)
                 await asyncio.to_thread(digest.update, part)
         except (NotFound, Truncated) as error:
             return f"it can't be read back: {error}"
@@ -313,7 +414,7 @@ class Library:
         """A segment's index, by one ranged read. NotFound; FormatError or Truncated if it is not what it should be."""
         key = self.segment_key(pid, entry)
         start = entry.stored_size - entry.index_size
-        index = read_index(await self.store.get_range(key, start, entry.stored_size))
+        index = read_index(await self.home(pid).store.get_range(key, start, entry.stored_size))
         about = SegmentInfo(self.cluster, pid.topic, pid.topic_id, pid.partition)
         if index.about != about or (index.base_offset, index.last_offset) != (entry.base_offset, entry.last_offset):
             found = f"{index.about.topic}-{index.about.partition}, offsets {index.base_offset} to {index.last_offset}"
@@ -355,10 +456,12 @@ class Library:
             DAMAGED_READS.labels("document").inc()
         raise Unavailable(f"{key}: the store does not give back what is written to it")
 
-    def _manifest_of(self, pid: PartitionId, data: bytes) -> Manifest:
-        manifest = Manifest.from_json(data)
-        self._check_owner(pid, manifest)
-        return manifest
+    def _manifest_of(self, pid: PartitionId, data: bytes) -> Manifest | Moved:
+        found = read_manifest(data)
+        manifest = found.manifest if isinstance(found, Moved) else found
+        if manifest is not None:
+            self._check_owner(pid, manifest)
+        return found
 
     def _keep(self, pid: PartitionId, found: VersionedManifest, size: int) -> VersionedManifest:
         self._kept.put(pid, _Kept(found, size))

@@ -82,7 +82,7 @@ class FileStore:
         """See Store."""
         return (await self._run("size", key, partial(_stat_file, self._path(key)))).st_size
 
-    async def put(self, key: str, body: bytes | BinaryIO) -> None:
+    async def put(self, key: str, body: bytes | BinaryIO, storage_class: str | None = None) -> None:
         """See Store."""
         path = self._path(key)
         try:

@@ -113,12 +113,13 @@ class S3Store:
         check_key(key)
         return self._length(await self._retried("size", key, lambda: self._call("head_object", key)), key)
 
-    async def put(self, key: str, body: bytes | BinaryIO) -> None:
+    async def put(self, key: str, body: bytes | BinaryIO, storage_class: str | None = None) -> None:
         """See Store. At most 5 GiB, S3's own limit for one request."""
         check_key(key)
         options: dict[str, Any] = {}
-        if self._place.storage_class is not None:
-            options["StorageClass"] = self._place.storage_class
+        storage_class = storage_class or self._place.storage_class
+        if storage_class is not None:
+            options["StorageClass"] = storage_class
         if isinstance(body, bytes):
             options["ChecksumSHA256"] = base64_sha256([body])
             await self._retried("put", key, lambda: self._call("put_object", key, Body=body, **options), len(body))

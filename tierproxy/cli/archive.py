@@ -1,4 +1,4 @@
-"""`tierproxy archive ls|verify|cat|gc|rm|accept-gap`: look into archives, and tidy them up.
+"""`tierproxy archive ls|verify|cat|gc|rm|accept-gap|move`: look into archives, tidy them up, move them.
 
 No broker is asked, as an archive stands alone, but by `rm`: whether the topic is really gone.
 """
@@ -25,10 +25,11 @@ from tierproxy.cli.archive_view import (
     tidied_json,
 )
 from tierproxy.cli.common import WRONG, config_option, json_option, read_config
+from tierproxy.cli.moves import move_json, move_topics, show_moves
 from tierproxy.cli.output import print_json, print_json_line, progress_bar, tables
 from tierproxy.cli.records import read_records, record_json, record_line
 from tierproxy.cli.removal import Tidied, must_be_dead, remove, tidy, topics_called
-from tierproxy.cli.shelves import Shelf, accept_gaps, one_topic, open_libraries, with_shelves
+from tierproxy.cli.shelves import Shelf, accept_gaps, must_be_known, one_topic, open_libraries, with_shelves
 from tierproxy.cli.verify import PartitionCheck, verify_partition
 from tierproxy.clock import SystemClock
 from tierproxy.config.units import format_size, parse_duration_ms
@@ -37,7 +38,7 @@ from tierproxy.errors import TierproxyError
 
 @click.group()
 def archive() -> None:
-    """What is archived: list it, check every byte of it, print it, remove what nothing needs."""
+    """What is archived: list it, check every byte of it, print it, remove what nothing needs, move it."""
 
 
 def _archive_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -117,6 +118,29 @@ def verify(
     else:
         show_checks(results)
     _fail_if(not good)
+
+
+@archive.command()
+@click.argument("topics", nargs=-1, required=True, metavar="TOPIC...")
+@config_option
+@click.option("--from", "source", required=True, metavar="NAME", help="The archive where they lie.")
+@click.option("--to", "target", required=True, metavar="NAME", help="The archive where they shall lie.")
+@_partition_option
+@json_option
+def move(
+    topics: tuple[str, ...], config_file: Path, source: str, target: str, partition: int | None, as_json: bool
+) -> None:
+    """Move the archive of topics to another store while it is read. TOPIC may hold * and ?.
+
+    Whatever it is stopped by, begin again: it goes on where it was. Objects in the old archive stay.
+    """
+    config = read_config(config_file, as_json)
+    moved = asyncio.run(move_topics(config, source, target, topics, partition))
+    if as_json:
+        print_json({"ok": all(each.ok for each in moved), "partitions": [move_json(each) for each in moved]})
+    else:
+        show_moves(moved, source, target)
+    _fail_if(not all(each.ok for each in moved))
 
 
 @archive.command()
@@ -214,8 +238,11 @@ def rm(topic: str, config_file: Path, archive_name: str | None, topic_id: str | 
     config = read_config(config_file)
 
     async def work() -> None:
-        async with open_libraries(config, archive_name) as libraries:
-            found = [each for name, library in libraries.items() for each in await topics_called(topic, name, library)]
+        if archive_name is not None:
+            must_be_known(config, archive_name)
+        async with open_libraries(config) as libraries:
+            asked = {name: each for name, each in libraries.items() if archive_name in (None, name)}
+            found = [each for name, library in asked.items() for each in await topics_called(topic, name, library)]
             known = ", ".join(sorted({topic_id_text(each.topic_id) for each in found}))
             if not found:
                 raise TierproxyError(f"nothing of {topic} is archived; tierproxy archive ls shows what is")

@@ -45,14 +45,19 @@ async def with_shelves(
     work: Callable[[list[Shelf]], Coroutine[Any, Any, T]],
 ) -> T:
     """Do `work` with all that is archived under the names asked for, while the stores are open."""
-    async with open_libraries(config, archive_name) as libraries:
-        shelves = [
-            await _shelf(name, library, pid)
-            for name, library in libraries.items()
-            async for pid in library.partitions()
-            if (not topics or any(pattern(topic).fullmatch(pid.topic) for topic in topics))
-            and partition in (None, pid.partition)
-        ]
+    if archive_name is not None:
+        must_be_known(config, archive_name)
+    async with open_libraries(config) as libraries:
+        found: dict[tuple[str, PartitionId], Shelf] = {}
+        for library in libraries.values():
+            if archive_name not in (None, library.name):
+                continue
+            async for pid in library.partitions():
+                if named(pid, topics, partition):
+                    shelf = await _shelf(library, pid)
+                    if archive_name in (None, shelf.archive):  # or it was moved
+                        found[shelf.archive, pid] = shelf
+        shelves = [*found.values()]
         for topic in topics:
             if not any(pattern(topic).fullmatch(shelf.pid.topic) for shelf in shelves):
                 asked = topic if partition is None else f"{topic}, partition {partition},"
@@ -61,35 +66,46 @@ async def with_shelves(
         return await work(shelves)
 
 
-@asynccontextmanager
-async def open_libraries(config: Config, archive_name: str | None) -> AsyncIterator[dict[str, Library]]:
-    """All archives of the configuration, or the one that is named, by their names."""
-    if archive_name is not None and archive_name not in config.archives:
+def named(pid: PartitionId, topics: tuple[str, ...], partition: int | None) -> bool:
+    """Whether a command that was given these topics (none: all) and this partition is about `pid`."""
+    wanted = not topics or any(pattern(topic).fullmatch(pid.topic) for topic in topics)
+    return wanted and partition in (None, pid.partition)
+
+
+def must_be_known(config: Config, archive_name: str) -> None:
+    if archive_name not in config.archives:
         known = ", ".join(config.archives) or "none"
         raise click.BadParameter(f"{archive_name!r} is not in the configuration; known: {known}")
+
+
+@asynccontextmanager
+async def open_libraries(config: Config) -> AsyncIterator[dict[str, Library]]:
+    """All archives of the configuration, each beside the others."""
     libraries: dict[str, Library] = {}
     try:
         for name, about in config.archives.items():
-            if archive_name in (None, name):
-                libraries[name] = Library(open_store(about), config.cluster.name)
+            libraries[name] = Library(open_store(about), config.cluster.name)
+            libraries[name].stand_beside(name, libraries)
         yield libraries
     finally:
         for library in libraries.values():
             await library.store.close()
 
 
-async def _shelf(name: str, library: Library, pid: PartitionId) -> Shelf:
+async def _shelf(library: Library, pid: PartitionId) -> Shelf:
+    """Where the partition lies, if it was moved from here."""
     try:
         found = await library.load(pid)
     except TierproxyError as error:
-        return Shelf(name, library, pid, None, str(error))
+        return Shelf(library.name, library, pid, None, str(error))
     if found is None:
-        return Shelf(name, library, pid, None, "has no manifest")
+        return Shelf(library.name, library, pid, None, "has no manifest")
+    home = library.home(pid)
     try:
-        sums = await library.sums(found.manifest)
+        sums = await home.sums(found.manifest)
     except TierproxyError:  # a page is damaged, as verify will say
         sums = found.manifest.sums
-    return Shelf(name, library, pid, found.manifest, sums=sums)
+    return Shelf(home.name, home, pid, found.manifest, sums=sums)
 
 
 async def accept_gaps(library: Library, pid: PartitionId, now_ms: int) -> list[Gap]:

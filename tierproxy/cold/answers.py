@@ -145,7 +145,7 @@ class ColdAnswers:
                         assert facts.manifest is not None
                         if facts.manifest.gap_at(question.offset) is None:
                             self._scout.used(tier)
-                            library = self._libraries[tier.archive]
+                            library = self._libraries[tier.archive].home(tier.pid)
                             ready = self._reader.ready(library, tier.pid, facts.manifest, question.offset)
                             if ready is not None and room.admits(question.at, _weight(question)):
                                 answers[at] = ready
@@ -327,13 +327,13 @@ class ColdAnswers:
     async def _read_records(self, tier: Tier, manifest: Manifest, offset: int) -> ReadyRecords:
         library = self._libraries[tier.archive]
         try:
-            return await self._reader.fetch(library, tier.pid, manifest, offset)
+            return await self._reader.fetch(library.home(tier.pid), tier.pid, manifest, offset)
         except NotFound:
-            # The object may have been merged or expired since the manifest was read: look once more.
+            # The object may have been merged, expired or moved since the manifest was read: look once more.
             fresh = await self._scout.manifest_now(tier)
             if fresh is None or not fresh.holds(offset):
                 raise
-            return await self._reader.fetch(library, tier.pid, fresh, offset)
+            return await self._reader.fetch(library.home(tier.pid), tier.pid, fresh, offset)
 
     def _halted(self, tier: Tier, manifest: Manifest, offset: int) -> bool:
         """Whether `offset` is in a recorded hole that the policy says not to skip."""

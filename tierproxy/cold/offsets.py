@@ -67,7 +67,7 @@ class OffsetAnswers:
         manifest = await self._scout.manifest_now(tier)
         if manifest is None or manifest.last_archived < 0:
             return
-        library = self._libraries[tier.archive]
+        library = self._libraries[tier.archive].home(tier.pid)
         if question.timestamp == EARLIEST:
             start = FoundRecord(manifest.start_offset, -1, manifest.epoch_at(manifest.start_offset))
             routing.merge_earliest(answer, start)

@@ -245,6 +245,8 @@ class TopicPolicy(Section):
     archive: ArchiveName
     """The name of an archive; None (written `none`) = just proxied."""
     keep_on_broker: Keep = Keep()
+    storage_class: Annotated[str, AfterValidator(_storage_class)] | None = None
+    """Of this policy's segments, instead of the archive's; S3 only."""
     keep_in_archive: Annotated[Keep, BeforeValidator(_forever, json_schema_input_type=Literal["forever"] | Keep)] = (
         Keep()
     )

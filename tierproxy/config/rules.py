@@ -21,7 +21,7 @@ from tierproxy.sasl import MechanismName
 Problem = tuple[PathKeys, str]
 
 _WILDCARD_HOSTS = ("0.0.0.0", "::", "[::]", "*")
-_ARCHIVE_ONLY_KEYS = ("keep_on_broker", "keep_in_archive", "segment", "compression", "trim", "on_gap")
+_ARCHIVE_ONLY_KEYS = ("keep_on_broker", "keep_in_archive", "storage_class", "segment", "compression", "trim", "on_gap")
 
 
 def cross_check(data: Mapping[str, Any]) -> Iterator[Problem]:
@@ -107,8 +107,7 @@ def _archives(archives: Mapping[str, Any]) -> Iterator[Problem]:
             yield ("archives", name), "this name is taken: 'archive: none' means that a topic is not archived"
         if not isinstance(archive, Mapping):
             continue
-        url = archive.get("url")
-        if isinstance(url, str) and urlsplit(url).scheme == "file":
+        if _is_directory(archive):
             for key in S3_KEYS:
                 if key in archive:
                     yield ("archives", name, key), "means nothing for a file:// archive"
@@ -121,6 +120,11 @@ def _archives(archives: Mapping[str, Any]) -> Iterator[Problem]:
             yield ("archives", name), f"has {given} but no {missing}: give both or neither"
         elif has["session_token"] and not has["access_key"]:
             yield ("archives", name), "has session_token but neither access_key nor secret_key"
+
+
+def _is_directory(archive: Any) -> bool:
+    url = archive.get("url") if isinstance(archive, Mapping) else None
+    return isinstance(url, str) and urlsplit(url).scheme == "file"
 
 
 def _policies(data: Mapping[str, Any]) -> Iterator[Problem]:
@@ -139,6 +143,8 @@ def _policies(data: Mapping[str, Any]) -> Iterator[Problem]:
                     yield (*path, key), "has no effect: 'archive: none' topics are just proxied"
         elif isinstance(archive, str) and archive not in archives:
             yield (*path, "archive"), _not_defined(archive, archives)
+        elif isinstance(archive, str) and "storage_class" in policy and _is_directory(archives[archive]):
+            yield (*path, "storage_class"), f"means nothing for {archive!r}, which is a file:// archive"
         match = policy.get("match")
         if not isinstance(match, str) or not TOPIC_PATTERN.fullmatch(match):
             continue

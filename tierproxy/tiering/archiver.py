@@ -238,7 +238,7 @@ class Archiver:
             trim=policy.trim == "delete-records",
         )
         spool = SpoolSettings(self._config.archiver.spool, policy.compression, self._memory)
-        worker = PartitionWorker(pid, rules, spool, around)
+        worker = PartitionWorker(pid, rules, spool, around, policy.storage_class)
         self._workers[pid] = worker, self._tasks.spawn(worker.run(), f"archive {pid}")
 
     async def _surroundings(self, archive: str, view: ClusterView) -> Surroundings | None:

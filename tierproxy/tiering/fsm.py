@@ -27,7 +27,8 @@ it with crashes between any two steps):
   past the archive's end since, looks like the old one.
 
 Time comes in with each event: `Now.monotonic` ages segments and spaces retries, `Now.ms` is compared with the
-records' own timestamps for retention. A retried action carries `not_before`.
+records' own timestamps for retention. A retried action carries `not_before`; `Now.chance` keeps partitions whose
+store fails from trying again all at once.
 """
 
 from collections.abc import Sequence
@@ -73,7 +74,7 @@ from tierproxy.tiering.steps import (
 
 RETRY_FIRST = 0.5
 RETRY_MOST = 30.0
-"""Seconds between tries of what failed: doubled from the first to the last."""
+"""Seconds between tries of what failed: doubled from the first to the last, each shortened at random by up to half."""
 SPOILED_PAUSE = 10.0
 """Seconds after which a segment that was lost with its disk is begun again."""
 DOUBT_PAUSE = 1.0
@@ -207,7 +208,7 @@ class Machine:
                 self._doubts += 1
                 if self._doubts > DOUBTS_MOST:
                     return self._stop(reason)
-                return self._to(State.LOAD, Load(now.monotonic + _pause(self._doubts)))
+                return self._to(State.LOAD, Load(now.monotonic + _pause(self._doubts, now)))
 
     def _copied(self, event: Copied, now: Now) -> Action:
         if event.log_start >= 0:
@@ -252,7 +253,7 @@ class Machine:
     def _failed(self, now: Now) -> Action:
         if self.state in (State.TRIM, State.LOOK):  # copying does not wait for a broker that won't trim
             self._trim_failures += 1
-            self._trim_at = now.monotonic + _pause(self._trim_failures)
+            self._trim_at = now.monotonic + _pause(self._trim_failures, now)
             return self._go_on(now)
         self._failures += 1
         retry_at = self._retry_at(now)
@@ -346,12 +347,13 @@ class Machine:
         return bool(gaps) and gaps[-1].end == self.archived_to
 
     def _retry_at(self, now: Now) -> float:
-        return now.monotonic + _pause(self._failures)
+        return now.monotonic + _pause(self._failures, now)
 
     def _to(self, state: State, action: Action) -> Action:
         self.state = state
         return action
 
 
-def _pause(failures: int) -> float:
-    return min(RETRY_FIRST * 2.0 ** max(min(failures, 10) - 1, 0), RETRY_MOST)
+def _pause(failures: int, now: Now) -> float:
+    longest = min(RETRY_FIRST * 2.0 ** max(min(failures, 10) - 1, 0), RETRY_MOST)
+    return longest * (1 + now.chance) / 2

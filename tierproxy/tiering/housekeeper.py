@@ -11,7 +11,7 @@ The copiers of this process and others go on meanwhile: to them a manifest whose
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tierproxy import telemetry
 from tierproxy.archive.collector import collect
@@ -95,6 +95,7 @@ class Housekeeper:
         key = f"upkeep {charge.archive}"
         try:
             found = await charge.library.load(charge.pid)
+            charge = replace(charge, library=charge.library.home(charge.pid))  # it may have been moved
             if found is not None:
                 found = await self._expire(charge, found)
             merged = found is not None and await self._merge(charge, found)
@@ -149,7 +150,9 @@ class Housekeeper:
             return False
         trouble = partition_troubles(pid) + "merge"
         try:
-            merged = await join(library, pid, plan.run, charge.policy.compression, self._config.spool)
+            merged = await join(
+                library, pid, plan.run, charge.policy.compression, self._config.spool, charge.policy.storage_class
+            )
         except (TierproxyError, OSError) as error:
             self._merge_not_before[pid] = began + MERGE_AGAIN
             self._troubles.began(trouble, f"{pid}: segments can't be merged: {error}; they stay as they are")

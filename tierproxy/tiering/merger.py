@@ -32,11 +32,17 @@ MEMORY_BYTES = 2 * 1024 * 1024
 
 
 async def join(
-    library: Library, pid: PartitionId, run: Sequence[SegmentEntry], level: int, spool: Path | None = None
+    library: Library,
+    pid: PartitionId,
+    run: Sequence[SegmentEntry],
+    level: int,
+    spool: Path | None = None,
+    storage_class: str | None = None,
 ) -> SegmentEntry:
     """Store one segment that holds what those of `run` hold; its entry, which no manifest names yet.
 
-    `level` is zstd's; `spool` a directory for a file meanwhile, None the system's own for such. It counts as archived
+    `level` is zstd's; `spool` a directory for a file meanwhile, None the system's own for such. `storage_class` is of
+    the new segment, None the archive's. It counts as archived
     when the newest of its parts was. Raises StoreError, OSError when the spool can't be written, and FormatError when a
     part is damaged, or the new object can't be read back.
     """
@@ -50,7 +56,7 @@ async def join(
         await asyncio.to_thread(writer.finish)
         merged = writer.entry(secrets.token_hex(4), max(part.created_ms for part in run))
         file.seek(0)
-        await library.store.put(library.segment_key(pid, merged), file)
+        await library.store.put(library.segment_key(pid, merged), file, storage_class)
     damage = await library.read_back(pid, merged)
     if damage is not None:
         raise FormatError(f"segment {merged.key_name}: {damage}")

@@ -23,7 +23,7 @@ from tierproxy.archive.manifest import Gap, Manifest, SegmentEntry
 from tierproxy.archive.names import PartitionId
 from tierproxy.archive.rewound import rewound
 from tierproxy.archive.segment import SegmentWriter
-from tierproxy.archive.store import Conflict, NotFound
+from tierproxy.archive.store import Conflict, NotFound, Store
 from tierproxy.clock import Clock
 from tierproxy.tiering.history import continues
 from tierproxy.tiering.spool import OpenSegment, SpoolSettings
@@ -48,11 +48,15 @@ COMMIT_TRIES = 10
 class Publisher:
     """One partition's archive. Every method may raise StoreError: nothing is known then, try again."""
 
-    def __init__(self, library: Library, cluster_id: str, pid: PartitionId, clock: Clock) -> None:
+    def __init__(
+        self, library: Library, cluster_id: str, pid: PartitionId, clock: Clock, storage_class: str | None = None
+    ) -> None:
+        """`storage_class` is of its segments; None: the archive's."""
         self._library = library
         self._cluster_id = cluster_id
         self._pid = pid
         self._clock = clock
+        self._storage_class = storage_class
         self._version: str | None = None  # of the manifest as we know it
         self._entry: SegmentEntry | None = None
         self._epochs: tuple[tuple[int, int], ...] = ()
@@ -69,7 +73,8 @@ class Publisher:
             tag, now_ms = secrets.token_hex(4), self._clock.now_ms()
             self._entry, self._epochs = await asyncio.to_thread(segment.finish, tag, now_ms)
             self._fetched_at = segment.fetched_at
-        await self._library.store.put(self._library.segment_key(self._pid, self._uploaded()), segment.file())
+        key = self._library.segment_key(self._pid, self._uploaded())
+        await self._store.put(key, segment.file(), self._storage_class)
         return Uploaded()
 
     async def verify(self) -> Verified | Damaged:
@@ -134,7 +139,7 @@ class Publisher:
         key = self._library.segment_key(self._pid, entry)
         with TemporaryFile(dir=spool.directory) as whole, TemporaryFile(dir=spool.directory) as part:
             for start in range(0, index.data_size, READ_BACK_BYTES):
-                data = await self._library.store.get_range(key, start, min(start + READ_BACK_BYTES, index.data_size))
+                data = await self._store.get_range(key, start, min(start + READ_BACK_BYTES, index.data_size))
                 await asyncio.to_thread(whole.write, data)
             offset = await asyncio.to_thread(cut_point, batches_of(whole, index), action.offset, action.log_start)
             if not entry.base_offset < offset <= entry.last_offset:
@@ -146,7 +151,7 @@ class Publisher:
             await asyncio.to_thread(writer.finish)
             cut = writer.entry(secrets.token_hex(4), entry.created_ms)
             part.seek(0)
-            await self._library.store.put(self._library.segment_key(self._pid, cut), part)
+            await self._store.put(self._library.segment_key(self._pid, cut), part, self._storage_class)
         return offset, cut
 
     async def holds(self, offset: int, ours: Manifest) -> bool:
@@ -168,6 +173,11 @@ class Publisher:
             if found is not None and action.page in found.manifest.pages:
                 raise FormatError(f"a page of the manifest is lost: {error}") from error
             return Conflicted()  # somebody else has written it anew
+
+    @property
+    def _store(self) -> Store:
+        """Where the partition lies now. If that changes before a commit, the commit conflicts."""
+        return self._library.home(self._pid).store
 
     def _uploaded(self) -> SegmentEntry:
         assert self._entry is not None, "nothing was uploaded"

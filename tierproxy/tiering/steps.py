@@ -34,8 +34,11 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Now:
+    """`chance`, from 0 to 1, is another one each time: it spreads what many partitions try again."""
+
     monotonic: float  # seconds
     ms: int  # since 1970
+    chance: float = 1.0
 
 
 # ---- events: what happened ---------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ is over; what a person must look at is Hopeless.
 
 import asyncio
 import logging
+import random
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -56,7 +57,14 @@ class _Delivery:
 class PartitionWorker:
     """`run` it as a task. `state` is for people and tests."""
 
-    def __init__(self, pid: PartitionId, rules: steps.Rules, spool: SpoolSettings, around: Surroundings) -> None:
+    def __init__(
+        self,
+        pid: PartitionId,
+        rules: steps.Rules,
+        spool: SpoolSettings,
+        around: Surroundings,
+        storage_class: str | None = None,
+    ) -> None:
         self.pid = pid
         self.tp = TopicPartition(pid.topic, pid.partition)
         self._machine = Machine(rules)
@@ -64,7 +72,7 @@ class PartitionWorker:
         self._spool = spool
         self._around = around
         self._leader = Leader(around.cluster, pid)
-        self._publisher = Publisher(around.library, around.cluster_id, pid, around.clock)
+        self._publisher = Publisher(around.library, around.cluster_id, pid, around.clock, storage_class)
         self._segment: OpenSegment | None = None
         self._copying: steps.Copy | None = None
         self._inbox: asyncio.Future[_Delivery] | None = None
@@ -515,4 +523,4 @@ class PartitionWorker:
         self._around.troubles.ended(key, message)
 
     def _now(self) -> steps.Now:
-        return steps.Now(self._around.clock.monotonic(), self._around.clock.now_ms())
+        return steps.Now(self._around.clock.monotonic(), self._around.clock.now_ms(), random.random())

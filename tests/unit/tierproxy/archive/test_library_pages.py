@@ -224,7 +224,7 @@ class Failing(MemoryStore):
 
     broken = ""
 
-    async def put(self, key: str, body: bytes | BinaryIO) -> None:
+    async def put(self, key: str, body: bytes | BinaryIO, storage_class: str | None = None) -> None:
         assert isinstance(body, bytes)
         if self.broken == "put":
             raise Unavailable("down")

@@ -268,6 +268,19 @@ async def test_segments_get_the_storage_class_and_manifests_do_not(s3_place: S3P
     await store.close()
 
 
+async def test_the_class_that_is_asked_for_counts_more_than_the_archives(s3_place: S3Place, way: Relay) -> None:
+    for own, asked, sent in [
+        ("STANDARD_IA", "ONEZONE_IA", "ONEZONE_IA"),
+        (None, "GLACIER_IR", "GLACIER_IR"),
+        ("STANDARD_IA", None, "STANDARD_IA"),
+    ]:
+        store = S3Store(replace(s3_place, endpoint_url=way.endpoint_url, storage_class=own))
+        await store.put("segment", b"x", asked)
+        await store.put("segment", io.BytesIO(b"x"), asked)
+        assert [headers.get("x-amz-storage-class") for headers in way.headers[-2:]] == [sent, sent]
+        await store.close()
+
+
 async def test_closing_twice_or_before_use_does_nothing(s3_place: S3Place) -> None:
     store = S3Store(s3_place)
     await store.close()

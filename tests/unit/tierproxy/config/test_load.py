@@ -120,6 +120,21 @@ def test_programs_may_hand_in_plain_numbers() -> None:
             "storage_class: GLACIER",
             "archives.main.storage_class (line 8): GLACIER: its",
         ),
+        (
+            "archive: main",
+            "archive: main\n    storage_class: deep_archive",
+            "topics[0].storage_class (line 12): deep_archive: its objects can't be read at once",
+        ),
+        (
+            "archive: main",
+            "archive: none\n    storage_class: STANDARD_IA",
+            "topics[0].storage_class (line 12): has no effect",
+        ),
+        (
+            '"s3://my-bucket/kafka", region: eu-central-1}\ntopics:\n',
+            '"file:///x"}\ntopics:\n  - {match: a, archive: main, storage_class: X}\n',
+            "topics[0].storage_class (line 10): means nothing for 'main', which is a file:// archive",
+        ),
         ("region: eu-central-1", "access_key: a", "archives.main (line 8): has access_key but no secret_key"),
         ("region: eu-central-1", "session_token: a", "archives.main (line 8): has session_token but neither"),
         (

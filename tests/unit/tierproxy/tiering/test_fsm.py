@@ -333,6 +333,16 @@ def test_what_fails_is_tried_again_ever_more_rarely(events: Sequence[Event], kin
     assert kind is Copy or pauses[-1] == RETRY_MOST
 
 
+@pytest.mark.parametrize(("chance", "share"), [(0.0, 0.5), (0.5, 0.75), (1.0, 1.0)])
+def test_partitions_do_not_try_again_all_at_once(chance: float, share: float) -> None:
+    for events in ([loaded(None, 0, 300), Copied(150, 3, 1000, 0)], [loaded(None, 0, 300)], []):
+        machine, _ = play(KEEP_ALL, *events)
+        for longest in (RETRY_FIRST, 2 * RETRY_FIRST):
+            action = machine.on(Failed("?"), replace(at(10), chance=chance))
+            assert isinstance(action, Upload | Copy | Load)
+            assert action.not_before == 10 + longest * share
+
+
 def test_a_pause_in_copying_outlives_a_look_at_the_clock() -> None:
     machine, _ = play(KEEP_ALL, loaded(None, 0, 300))
     machine.on(Failed("?"), at(10))

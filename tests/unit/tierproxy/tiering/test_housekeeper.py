@@ -194,9 +194,9 @@ class Mortal(FileStore):
         await self._alive(True)
         return found
 
-    async def put(self, key: str, body: bytes | BinaryIO) -> None:
+    async def put(self, key: str, body: bytes | BinaryIO, storage_class: str | None = None) -> None:
         await self._alive(False)
-        await super().put(key, body)
+        await super().put(key, body, storage_class)
         await self._alive(True)
 
     async def size(self, key: str) -> int:

@@ -9,15 +9,19 @@ import zstandard
 
 from protocol.batches import walk
 from protocol.fetch_response import FetchedPartition
+from tests.kit.s3 import S3Server
+from tests.kit.s3_faults import relay
 from tests.unit.batch_maker import make_batch, plain_records
 from tests.unit.tierproxy.archive.memory import with_merged
 from tierproxy.archive.errors import ContinuityError
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Gap, Manifest
 from tierproxy.archive.names import PartitionId, segment_name
+from tierproxy.archive.s3_client import S3Place
 from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.archive.store import Unavailable
 from tierproxy.archive.store_file import FileStore
+from tierproxy.archive.store_s3 import S3Store
 from tierproxy.cli.verify import verify_partition
 from tierproxy.clock import ManualClock
 from tierproxy.tiering.memory import SegmentMemory
@@ -68,6 +72,23 @@ def segment(base: int, count: int = 10, fetched_at: int | None = None) -> OpenSe
     records = memoryview(make_batch(base, plain_records(count)))
     opened.take(FetchedPartition("t", PID.topic_id, 0, 0, base + count, base + count, 0, None, -1, records, b""))
     return opened
+
+
+async def test_segments_are_put_with_the_policys_storage_class_and_the_manifest_without(
+    s3: S3Server,
+) -> None:
+    s3.make_bucket("classes")
+    async with relay(s3.endpoint_url) as way:
+        place = S3Place("classes", "", "us-east-1", way.endpoint_url, "kit", "secret", storage_class="ONEZONE_IA")
+        store = S3Store(place)
+        publisher = Publisher(Library(store, "c"), "cluster-id", PID, ManualClock(), "STANDARD_IA")
+        await publisher.load()
+        await publisher.upload(segment(0))
+        assert await publisher.verify() == Verified()
+        assert isinstance(await publisher.commit(Commit(None, 0)), Committed)
+        classes = [h.get("x-amz-storage-class") for m, h in zip(way.requests, way.headers, strict=True) if m == "PUT"]
+        assert classes == ["STANDARD_IA", None]
+        await store.close()
 
 
 def stored_segments(root: Path) -> list[Path]:
