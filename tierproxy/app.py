@@ -100,7 +100,10 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         config = self._config
-        libraries = {name: Library(open_store(about), config.cluster.name) for name, about in config.archives.items()}
+        libraries = {
+            name: Library(open_store(about), config.cluster.name, self._background)
+            for name, about in config.archives.items()
+        }
         gateway_cluster = self._cluster("tierproxy-gateway")
         archiver_cluster = self._cluster("tierproxy-archiver")
         chunks = Chunks(self._background, config.cache.memory, ByteBudget(config.limits.cold_bytes))

@@ -5,8 +5,9 @@ know would be lost on the way, so an unknown one is an error, as is a missing on
 """
 
 import json
+from array import array
 from collections.abc import Callable
-from typing import Self, TypeVar
+from typing import Self, TypeVar, cast
 
 from tierproxy.archive.errors import FormatError, UnknownVersionError
 
@@ -20,11 +21,13 @@ class Fields:
         if not isinstance(value, dict):
             raise FormatError(f"{where} is no JSON object")
         self.where = where
+        self.version = 0
+        """Of the document, if it is a whole one."""
         self._left: dict[str, object] = dict(value)
 
     @classmethod
-    def of_document(cls, data: bytes, what: str, format_name: str, version: int) -> Self:
-        """The other fields of a whole document that says it is `format_name` in that version."""
+    def of_document(cls, data: bytes, what: str, format_name: str, *versions: int) -> Self:
+        """The other fields of a whole document that says it is `format_name` in one of those versions."""
         try:
             fields = cls(json.loads(data), what)
         except (
@@ -35,8 +38,10 @@ class Fields:
         if fields._left.pop("format", None) != format_name:
             raise FormatError(f"{what} is none: it does not name {format_name!r} as its format")
         found = fields._left.pop("version", None)
-        if found != version or isinstance(found, bool):
-            raise UnknownVersionError(f"{what} has version {found!r}, this tierproxy knows only {version}")
+        if type(found) is not int or found not in versions:
+            known = " and ".join(map(str, versions))
+            raise UnknownVersionError(f"{what} has version {found!r}, this tierproxy knows only {known}")
+        fields.version = found
         return fields
 
     def integer(self, name: str, least: int = 0) -> int:
@@ -65,6 +70,26 @@ class Fields:
                 raise FormatError(f"{self.where}: {name} has {value!r} in it, not a pair of numbers")
             pairs.append((value[0], value[1]))
         return tuple(pairs)
+
+    def integers(self, name: str, least: int = 0) -> "array[int]":
+        """A list of numbers, each as integer() takes them."""
+        values = self._list(name)
+        if set(map(type, values)) - {int}:  # a bool would pass for one
+            raise FormatError(f"{self.where}: {name} has something else than numbers in it")
+        try:
+            numbers: array[int] = array("q", cast(list[int], values))
+        except OverflowError:
+            raise FormatError(f"{self.where}: {name} has a number from {1 << 63} on in it") from None
+        if numbers and min(numbers) < least:
+            raise FormatError(f"{self.where}: {name} has {min(numbers)} in it, not numbers from {least} on")
+        return numbers
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of strings."""
+        values = self._list(name)
+        if set(map(type, values)) - {str}:
+            raise FormatError(f"{self.where}: {name} has something else than strings in it")
+        return tuple(cast(list[str], values))
 
     def empty_list(self, name: str) -> None:
         """A list that this version keeps empty."""

@@ -5,11 +5,14 @@ becomes real when the store replaces the old one by compare-and-swap. The archiv
 end_offset). Segments cover it in order without overlap; what lies between two of them is either a recorded
 gap (lost before it was archived) or offsets that the broker itself does not have (compacted away).
 
+The root has the newest segments itself; older ones are in pages (see `pages`), of which it has a row each. So some
+questions can't be answered from here alone: `Library.segment_at` and `Library.segments` read pages where they must.
+
 Stored as JSON, for people and `jq`, one line a segment:
 
     {
       "format": "tierproxy-manifest",
-      "version": 1,
+      "version": 2,
       "generation": 2,
       "cluster": "prod",                              the name in our configuration
       "cluster_id": "5L6g3nShT-eMCtK--X86sw",         Kafka's own
@@ -20,18 +23,19 @@ Stored as JSON, for people and `jq`, one line a segment:
       "end_offset": 183202,                           the next offset to archive
       "epochs": [[0, 0], [2, 90000]],                 leader epoch, offset of its first batch
       "gaps": [{"start": ..., "end": ..., "at_ms": ..., "cause": "..."}],
-      "pages": [],                                    of older entries; always empty in version 1
+      "pages": [
+        {"name": "manifest/00000000000000000000-00000000000000091600-77aa01cd.json.zst", "base_offset": 0, ...}
+      ],
       "segments": [
-        {"name": "00000000000000000000-00000000000000183201-5f1c9a3e.log.zst", "base_offset": 0, ...}
+        {"name": "00000000000000091601-00000000000000183201-5f1c9a3e.log.zst", "base_offset": 91601, ...}
       ]
     }
 
-Moving older entries to pages will be another version: a program that knows only this one would take what it
+Version 1 had no pages, and is still read. A program that knows only that one refuses version 2: it would take what it
 does not find in the root for gone.
 """
 
 import json
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -40,37 +44,17 @@ from typing import Self
 
 from tierproxy.archive.errors import ContinuityError, FormatError
 from tierproxy.archive.json_fields import Fields
-from tierproxy.archive.names import PartitionId, parse_segment_name, parse_topic_id, topic_id_text
+from tierproxy.archive.names import PartitionId, parse_topic_id, topic_id_text
+from tierproxy.archive.pages import PageRef
+from tierproxy.archive.segment_entry import SegmentEntry, Sums
+
+__all__ = ["NO_EPOCH", "Gap", "Manifest", "PageRef", "SegmentEntry", "Sums"]
 
 FORMAT = "tierproxy-manifest"
-VERSION = 1
+VERSION = 2
+READABLE = (1, VERSION)
 NO_EPOCH = -1
 """Kafka's word for "leader epoch not known"."""
-
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentEntry:
-    """One segment. Offsets are inclusive, sizes in bytes, times in ms since 1970 (-1: its records have none).
-
-    `key_name` is its file name in the partition's folder. `stored_size` is that of the object, `plain_size`
-    that of its batches, `index_size` that of its end (index and trailer frame): one read of so much gives
-    read_index() what it needs. `sha256` is that of the whole object, in hex. min_timestamp is as in
-    segment_index.Chunk.
-    """
-
-    key_name: str
-    base_offset: int
-    last_offset: int
-    stored_size: int
-    plain_size: int
-    index_size: int
-    records: int
-    min_timestamp: int
-    max_timestamp: int
-    sha256: str
-    created_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +69,10 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What is archived of one partition. See the module for the meaning of each field."""
+    """What is archived of one partition. See the module for the meaning of each field.
+
+    `segments` are only the newest: whoever means all of them asks the Library.
+    """
 
     cluster: str
     cluster_id: str
@@ -97,9 +84,8 @@ class Manifest:
     segments: tuple[SegmentEntry, ...] = ()
     epochs: tuple[tuple[int, int], ...] = ()
     gaps: tuple[Gap, ...] = ()
-    pages: tuple[str, ...] = ()
+    pages: tuple[PageRef, ...] = ()
     generation: int = 1
-    version: int = VERSION
 
     @classmethod
     def empty(cls, cluster: str, cluster_id: str, pid: PartitionId, start_offset: int) -> Self:
@@ -112,19 +98,17 @@ class Manifest:
         return PartitionId(self.topic, self.topic_id, self.partition)
 
     @property
-    def stored_size(self) -> int:
-        """Bytes of all segments as stored."""
-        return sum(entry.stored_size for entry in self.segments)
+    def sums(self) -> Sums:
+        """What all segments come to. Those that end below the start count where they share a page with others:
+        Library.sums() has the exact figures."""
+        return sum((page.sums for page in self.pages), Sums.of(self.segments))
 
     @property
-    def plain_size(self) -> int:
-        """Bytes of all batches, as they lay on a broker's disk."""
-        return sum(entry.plain_size for entry in self.segments)
-
-    @property
-    def records(self) -> int:
-        """Records in all segments."""
-        return sum(entry.records for entry in self.segments)
+    def last_archived(self) -> int:
+        """The last offset of the newest segment, -1 if there is none."""
+        if self.segments:
+            return self.segments[-1].last_offset
+        return self.pages[-1].last_offset if self.pages else -1
 
     @property
     def last_epoch(self) -> int:
@@ -145,14 +129,17 @@ class Manifest:
         """Whether readers get `offset` from here: itself, or what follows where it is missing."""
         return self.start_offset <= offset < self.end_offset
 
-    def segment_at(self, offset: int) -> int | None:
-        """Place in `segments` of the one that holds `offset`, or else of the next; None: all end below."""
+    def find(self, offset: int) -> SegmentEntry | PageRef | None:
+        """The segment that holds `offset`, or else the next; or the page that has it; None: all end below."""
+        if self.pages and offset <= self.pages[-1].last_offset:
+            return self.pages[bisect_left(self.pages, offset, key=_last_offset)]
         found = bisect_left(self.segments, offset, key=_last_offset)
-        return found if found < len(self.segments) else None
+        return self.segments[found] if found < len(self.segments) else None
 
     def gap_at(self, offset: int) -> Gap | None:
         """The recorded gap that `offset` lies in."""
-        return next((gap for gap in self.gaps if gap.start <= offset < gap.end), None)
+        found = bisect_right(self.gaps, offset, key=_gap_start)
+        return self.gaps[found - 1] if found and offset < self.gaps[found - 1].end else None
 
     def epoch_at(self, offset: int) -> int:
         """The leader epoch of the batch at `offset`, -1 if not known."""
@@ -171,9 +158,8 @@ class Manifest:
         ContinuityError if it does not fit.
         """
         first, last = entry.base_offset, entry.last_offset
-        archived = self.segments[-1].last_offset if self.segments else -1
         stray = first > self.end_offset if fetched_at is None else fetched_at != self.end_offset
-        if stray or first <= archived or last < max(first, self.end_offset):
+        if stray or first <= self.last_archived or last < max(first, self.end_offset):
             asked = "" if fetched_at is None else f", fetched at {fetched_at},"
             raise ContinuityError(
                 f"{self.pid}: a segment from {first} to {last}{asked} does not continue what ends at {self.end_offset}"
@@ -213,7 +199,8 @@ class Manifest:
     def with_start(self, offset: int) -> Self:
         """Without anything below `offset`, because it expired or a user deleted it; itself if nothing is.
 
-        Segments that end below are left out: their objects are garbage from then on. An offset above
+        Segments that end below are left out, and pages of which all do: their objects are garbage from then on. A
+        page with others in it stays as it is, and nobody is shown its first ones any more. An offset above
         end_offset empties the archive, which then goes on from there.
         """
         if offset <= self.start_offset:
@@ -225,6 +212,7 @@ class Manifest:
             self,
             start_offset=offset,
             end_offset=max(offset, self.end_offset),
+            pages=tuple(page for page in self.pages if page.last_offset >= offset),
             segments=tuple(entry for entry in self.segments if entry.last_offset >= offset),
             # A gap that ends here stays: resume_epoch must know of it.
             gaps=tuple(gap for gap in self.gaps if gap.end >= offset),
@@ -236,7 +224,7 @@ class Manifest:
         """The stored form; equal manifests give equal bytes."""
         fields: list[tuple[str, object]] = [
             ("format", FORMAT),
-            ("version", self.version),
+            ("version", VERSION),
             ("generation", self.generation),
             ("cluster", self.cluster),
             ("cluster_id", self.cluster_id),
@@ -249,14 +237,14 @@ class Manifest:
         ]
         lines = [f'  "{name}": {json.dumps(value)}' for name, value in fields]
         lines.append(_json_list("gaps", [asdict(gap) for gap in self.gaps]))
-        lines.append(_json_list("pages", list(self.pages)))
-        lines.append(_json_list("segments", [_json_segment(entry) for entry in self.segments]))
+        lines.append(_json_list("pages", [page.to_row() for page in self.pages]))
+        lines.append(_json_list("segments", [entry.to_row() for entry in self.segments]))
         return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
         """From the stored form. UnknownVersionError for a newer one, FormatError for anything not right."""
-        fields = Fields.of_document(data, "the manifest", FORMAT, VERSION)
+        fields = Fields.of_document(data, "the manifest", FORMAT, *READABLE)
         manifest = cls(
             generation=fields.integer("generation", 1),
             cluster=fields.text("cluster"),
@@ -268,9 +256,11 @@ class Manifest:
             end_offset=fields.integer("end_offset"),
             epochs=fields.pairs("epochs"),
             gaps=fields.rows("gaps", _read_gap),
-            segments=fields.rows("segments", _read_segment),
+            pages=() if fields.version == 1 else fields.rows("pages", PageRef.from_row),
+            segments=fields.rows("segments", SegmentEntry.from_row),
         )
-        fields.empty_list("pages")
+        if fields.version == 1:
+            fields.empty_list("pages")
         fields.finish()
         manifest._check()
         return manifest
@@ -278,8 +268,12 @@ class Manifest:
     def _check(self) -> None:
         """FormatError if the parts do not agree with each other."""
         end = -1
+        for page in self.pages:
+            if page.base_offset <= end:
+                raise FormatError(f"the manifest: page {page.name} overlaps another")
+            end = page.last_offset
         for entry in self.segments:
-            if not end < entry.base_offset <= entry.last_offset:
+            if entry.base_offset <= end:
                 raise FormatError(f"the manifest: segment {entry.key_name} overlaps another")
             end = entry.last_offset
         for one, other in pairwise(self.epochs):
@@ -287,15 +281,23 @@ class Manifest:
                 raise FormatError(f"the manifest: epochs do not ascend at {list(other)}")
         if any(gap.start >= gap.end for gap in self.gaps):
             raise FormatError("the manifest: a gap is empty")
+        if any(other.start < one.end for one, other in pairwise(self.gaps)):
+            raise FormatError("the manifest: gaps do not ascend")
         ends = [end + 1, self.start_offset, *(gap.end for gap in self.gaps)]
         if max(ends) != self.end_offset:
             raise FormatError(f"the manifest: end_offset is {self.end_offset}, its parts end at {max(ends)}")
         if self.segments and self.segments[0].last_offset < self.start_offset:
             raise FormatError(f"the manifest: segment {self.segments[0].key_name} lies below start_offset")
+        if self.pages and self.pages[0].last_offset < self.start_offset:
+            raise FormatError(f"the manifest: page {self.pages[0].name} lies below start_offset")
 
 
-def _last_offset(entry: SegmentEntry) -> int:
-    return entry.last_offset
+def _last_offset(row: SegmentEntry | PageRef) -> int:
+    return row.last_offset
+
+
+def _gap_start(gap: Gap) -> int:
+    return gap.start
 
 
 def _epoch_start(row: tuple[int, int]) -> int:
@@ -308,32 +310,5 @@ def _json_list(name: str, rows: Sequence[object]) -> str:
     return f'  "{name}": [\n' + ",\n".join(f"    {json.dumps(row)}" for row in rows) + "\n  ]"
 
 
-def _json_segment(entry: SegmentEntry) -> dict[str, object]:
-    fields = asdict(entry)
-    return {"name": fields.pop("key_name"), **fields}
-
-
 def _read_gap(row: Fields) -> Gap:
     return Gap(row.integer("start"), row.integer("end"), row.integer("at_ms"), row.text("cause"))
-
-
-def _read_segment(row: Fields) -> SegmentEntry:
-    entry = SegmentEntry(
-        key_name=row.text("name"),
-        base_offset=row.integer("base_offset"),
-        last_offset=row.integer("last_offset"),
-        stored_size=row.integer("stored_size", 1),
-        plain_size=row.integer("plain_size", 1),
-        index_size=row.integer("index_size", 1),
-        records=row.integer("records"),
-        min_timestamp=row.integer("min_timestamp", -1),
-        max_timestamp=row.integer("max_timestamp", -1),
-        sha256=row.text("sha256"),
-        created_ms=row.integer("created_ms"),
-    )
-    name = parse_segment_name(entry.key_name)
-    if (name.base_offset, name.last_offset) != (entry.base_offset, entry.last_offset):
-        raise FormatError(f"{row.where}: {entry.key_name} is not what its offsets say")
-    if entry.index_size > entry.stored_size or not _SHA256.fullmatch(entry.sha256):
-        raise FormatError(f"{row.where}: sizes or checksum of {entry.key_name} can't be right")
-    return entry

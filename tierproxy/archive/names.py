@@ -4,6 +4,8 @@
     prod/flights/7s9mFq3kQ1-wYzVtL2xAbg/0/manifest.json                       a partition's manifest
     prod/flights/7s9mFq3kQ1-wYzVtL2xAbg/0/00000000000000000000-00000000000000183201-5f1c9a3e.log.zst
                                           a segment: first offset, last offset, tag
+    prod/flights/7s9mFq3kQ1-wYzVtL2xAbg/0/manifest/00000000000000000000-00000000000091600999-77aa01cd.json.zst
+                                          a page of the manifest's older entries: first offset, last offset, tag
 
 Keys are relative to the place that an archive's URL names, and their parts are separated by "/". A topic
 that was deleted and created again has another topic id, and so another folder: archives of namesakes never
@@ -31,9 +33,12 @@ ZERO_TOPIC_ID = bytes(16)
 CLUSTER_FILE = "cluster.json"
 MANIFEST_FILE = "manifest.json"
 SEGMENT_SUFFIX = ".log.zst"
+PAGE_FOLDER = "manifest/"
+PAGE_SUFFIX = ".json.zst"
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 _SEGMENT = re.compile(r"(\d{20})-(\d{20})-([a-z0-9]{1,32})\.log\.zst", re.ASCII)
+_PAGE = re.compile(r"manifest/(\d{20})-(\d{20})-([a-z0-9]{1,32})\.json\.zst", re.ASCII)
 _TAG = re.compile(r"[a-z0-9]{1,32}", re.ASCII)
 
 
@@ -119,6 +124,11 @@ def manifest_key(cluster: str, pid: PartitionId) -> str:
     return partition_prefix(cluster, pid) + MANIFEST_FILE
 
 
+def is_tag(text: str) -> bool:
+    """Whether `text` may make a name unique."""
+    return _TAG.fullmatch(text) is not None
+
+
 def segment_name(base_offset: int, last_offset: int, tag: str) -> str:
     """A segment's file name: "00000000000000000000-00000000000000183201-5f1c9a3e.log.zst".
 
@@ -127,7 +137,7 @@ def segment_name(base_offset: int, last_offset: int, tag: str) -> str:
     """
     if not 0 <= base_offset <= last_offset:
         raise ValueError(f"no segment goes from offset {base_offset} to {last_offset}")
-    if not _TAG.fullmatch(tag):
+    if not is_tag(tag):
         raise ValueError(f"{tag!r} is no tag")
     return f"{base_offset:020}-{last_offset:020}-{tag}{SEGMENT_SUFFIX}"
 
@@ -143,6 +153,19 @@ def parse_segment_name(name: str) -> SegmentName:
 def segment_key(cluster: str, pid: PartitionId, base_offset: int, last_offset: int, tag: str) -> str:
     """A segment: partition_prefix() and segment_name()."""
     return partition_prefix(cluster, pid) + segment_name(base_offset, last_offset, tag)
+
+
+def page_name(base_offset: int, last_offset: int, tag: str) -> str:
+    """A page's name below the partition's folder; offsets and tag as those of a segment."""
+    return PAGE_FOLDER + segment_name(base_offset, last_offset, tag).removesuffix(SEGMENT_SUFFIX) + PAGE_SUFFIX
+
+
+def parse_page_name(name: str) -> SegmentName:
+    """Offsets and tag from a page's name; FormatError if it is none."""
+    match = _PAGE.fullmatch(name)
+    if match is None or int(match[1]) > int(match[2]):
+        raise FormatError(f"{name!r} is no page's name")
+    return SegmentName(int(match[1]), int(match[2]), match[3])
 
 
 def parse_key(key: str) -> tuple[str, PartitionId, str]:

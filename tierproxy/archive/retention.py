@@ -4,12 +4,23 @@ Whole segments only, from the oldest on. A segment may go when it is old enough 
 it, whichever comes first; with neither limit everything stays.
 """
 
-from tierproxy.archive.manifest import Manifest, SegmentEntry
+from collections.abc import Mapping, Sequence
+
+from tierproxy.archive.manifest import Manifest, PageRef, SegmentEntry, Sums
+
+NO_PAGES: Mapping[PageRef, Sequence[SegmentEntry]] = {}
 
 
-def trim_point(manifest: Manifest, keep_time_ms: int | None, keep_bytes: int | None, now_ms: int) -> int:
+def trim_point(
+    manifest: Manifest,
+    keep_time_ms: int | None,
+    keep_bytes: int | None,
+    now_ms: int,
+    log_start: int = -1,
+    pages: Mapping[PageRef, Sequence[SegmentEntry]] = NO_PAGES,
+) -> int | PageRef:
     """The offset up to which the broker's copy may be deleted: the end of a segment, or start_offset for
-    nothing.
+    nothing. Or a page: then that is for its entries to say, so ask again with them in `pages`.
 
     keep_time_ms: a segment stays until its newest record is that old. The time of archiving stands in for a
     record's time where that is later or missing, so that a producer with a wrong clock cannot fill the
@@ -18,19 +29,37 @@ def trim_point(manifest: Manifest, keep_time_ms: int | None, keep_bytes: int | N
     keep_bytes: a segment goes if the archived segments behind it alone hold that many plain bytes. What the
     broker has beyond the archive is not counted: it cannot be deleted anyway.
 
+    What ends below `log_start`, the broker's, has gone already. Most pages lie there. Of another its sums say
+    that all of it may go, until the one in which the limit lies.
+
     Never above what the manifest holds; the caller sees to it that the manifest is durable.
     """
+    if keep_time_ms is None and keep_bytes is None:
+        return manifest.start_offset
     point = manifest.start_offset
-    behind = manifest.plain_size
+    first = max(log_start, point)
+    behind = manifest.sums.plain_size
+
+    def may_go(run: SegmentEntry | Sums) -> bool:
+        old = keep_time_ms is not None and now_ms - run.newest_ms >= keep_time_ms
+        return old or (keep_bytes is not None and behind >= keep_bytes)
+
+    for page in manifest.pages:
+        behind -= page.sums.plain_size
+        if page.last_offset >= first and not may_go(page.sums):
+            entries = pages.get(page)
+            if entries is None:
+                return page
+            behind += page.sums.plain_size
+            for entry in entries:
+                behind -= entry.plain_size
+                if entry.last_offset >= first and not may_go(entry):
+                    return point
+                point = max(point, entry.last_offset + 1)
+        point = max(point, page.last_offset + 1)
     for entry in manifest.segments:
         behind -= entry.plain_size
-        old = keep_time_ms is not None and now_ms - _age_from(entry) >= keep_time_ms
-        enough = keep_bytes is not None and behind >= keep_bytes
-        if not old and not enough:
-            break
+        if entry.last_offset >= first and not may_go(entry):
+            return point
         point = entry.last_offset + 1
     return point
-
-
-def _age_from(entry: SegmentEntry) -> int:
-    return min(entry.max_timestamp, entry.created_ms) if entry.max_timestamp >= 0 else entry.created_ms

@@ -74,7 +74,7 @@ def verify(
     config = read_config(config_file, as_json)
 
     async def check_all(shelves: list[Shelf]) -> list[tuple[Shelf, PartitionCheck | None]]:
-        sizes = [shelf.manifest.stored_size for shelf in shelves if shelf.manifest is not None]
+        sizes = [shelf.sums.stored_size for shelf in shelves]
         results: list[tuple[Shelf, PartitionCheck | None]] = []
         with progress_bar() as progress:
             task = progress.add_task("reading", total=sum(sizes))

@@ -6,16 +6,15 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import topic_id_text
 from tierproxy.cli.records import time_text
-from tierproxy.cli.shelves import Shelf
+from tierproxy.cli.shelves import NOTHING, Shelf
 from tierproxy.cli.verify import PartitionCheck
 from tierproxy.config.units import format_size
 
 
 def shelf_json(shelf: Shelf) -> dict[str, Any]:
-    manifest = shelf.manifest
+    manifest, sums = shelf.manifest, shelf.sums
     about = {
         "archive": shelf.archive,
         "topic": shelf.pid.topic,
@@ -27,13 +26,13 @@ def shelf_json(shelf: Shelf) -> dict[str, Any]:
     return about | {
         "start_offset": manifest.start_offset,
         "end_offset": manifest.end_offset,
-        "segments": len(manifest.segments),
-        "records": manifest.records,
-        "plain_bytes": manifest.plain_size,
-        "stored_bytes": manifest.stored_size,
-        "ratio": _ratio(manifest.plain_size, manifest.stored_size),
-        "first_timestamp": _first_time(manifest),
-        "last_timestamp": max((entry.max_timestamp for entry in manifest.segments), default=-1),
+        "segments": sums.segments,
+        "records": sums.records,
+        "plain_bytes": sums.plain_size,
+        "stored_bytes": sums.stored_size,
+        "ratio": _ratio(sums.plain_size, sums.stored_size),
+        "first_timestamp": sums.min_timestamp,
+        "last_timestamp": sums.max_timestamp,
         "gaps": [{"start": gap.start, "end": gap.end, "at_ms": gap.at_ms, "cause": gap.cause} for gap in manifest.gaps],
     }
 
@@ -47,32 +46,30 @@ def shelf_table(shelves: list[Shelf]) -> Table:
     table.add_column("from", no_wrap=True)
     table.add_column("to", no_wrap=True)
     table.add_column("gaps", overflow="fold")
-    plain = stored = records = segments = 0
+    total = sum((shelf.sums for shelf in shelves), NOTHING)
     ids: dict[tuple[str, str], set[bytes]] = {}
     for shelf in shelves:
         ids.setdefault((shelf.archive, shelf.pid.topic), set()).add(shelf.pid.topic_id)
     for shelf in shelves:
-        topic, number, manifest = shelf.pid.topic, str(shelf.pid.partition), shelf.manifest
+        topic, number, manifest, sums = shelf.pid.topic, str(shelf.pid.partition), shelf.manifest, shelf.sums
         if len(ids[shelf.archive, topic]) > 1:  # deleted and created again
             topic = f"{topic} ({topic_id_text(shelf.pid.topic_id)})"
         if manifest is None:
             table.add_row(shelf.archive, topic, number, *[""] * 9, Text(shelf.problem, style="bold red"))
             continue
-        plain, stored = plain + manifest.plain_size, stored + manifest.stored_size
-        records, segments = records + manifest.records, segments + len(manifest.segments)
         table.add_row(
             shelf.archive,
             topic,
             number,
             str(manifest.start_offset),
             str(manifest.end_offset),
-            str(manifest.records),
-            str(len(manifest.segments)),
-            format_size(manifest.plain_size),
-            format_size(manifest.stored_size),
-            _ratio_text(manifest.plain_size, manifest.stored_size),
-            time_text(_first_time(manifest)),
-            time_text(max((entry.max_timestamp for entry in manifest.segments), default=-1)),
+            str(sums.records),
+            str(sums.segments),
+            format_size(sums.plain_size),
+            format_size(sums.stored_size),
+            _ratio_text(sums.plain_size, sums.stored_size),
+            time_text(sums.min_timestamp),
+            time_text(sums.max_timestamp),
             ", ".join(f"[{gap.start}, {gap.end}) {gap.cause}" for gap in manifest.gaps),
         )
     table.add_section()
@@ -82,11 +79,11 @@ def shelf_table(shelves: list[Shelf]) -> Table:
         str(len(shelves)),
         "",
         "",
-        str(records),
-        str(segments),
-        format_size(plain),
-        format_size(stored),
-        _ratio_text(plain, stored),
+        str(total.records),
+        str(total.segments),
+        format_size(total.plain_size),
+        format_size(total.stored_size),
+        _ratio_text(total.plain_size, total.stored_size),
         style="bold",
     )
     return table
@@ -132,10 +129,6 @@ def show_checks(results: list[tuple[Shelf, PartitionCheck | None]]) -> None:
         for problem in result.problems:
             click.echo(f"  {problem.segment or 'partition'}: {problem.text}")
     click.echo(f"read {format_size(read)} of {len(results)} partitions: {bad or 'none'} with problems")
-
-
-def _first_time(manifest: Manifest) -> int:
-    return min((entry.min_timestamp for entry in manifest.segments if entry.min_timestamp >= 0), default=-1)
 
 
 def _ratio(plain: int, stored: int) -> float | None:

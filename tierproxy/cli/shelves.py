@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from tierproxy.archive.library import Library
-from tierproxy.archive.manifest import Manifest
+from tierproxy.archive.manifest import Manifest, Sums
 from tierproxy.archive.names import PartitionId, topic_id_text
 from tierproxy.archive.stores import open_store
 from tierproxy.cli.output import complain
@@ -18,16 +18,22 @@ from tierproxy.errors import TierproxyError
 
 T = TypeVar("T")
 
+NOTHING = Sums()
+
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """One partition in one archive. Without a manifest, `problem` says why it can't be read."""
+    """One partition in one archive. Without a manifest, `problem` says why it can't be read.
+
+    `sums` is what its segments come to.
+    """
 
     archive: str
     library: Library
     pid: PartitionId
     manifest: Manifest | None
     problem: str = ""
+    sums: Sums = NOTHING
 
 
 async def with_shelves(
@@ -77,15 +83,18 @@ async def _shelf(name: str, library: Library, pid: PartitionId) -> Shelf:
         return Shelf(name, library, pid, None, str(error))
     if found is None:
         return Shelf(name, library, pid, None, "has no manifest")
-    return Shelf(name, library, pid, found.manifest)
+    try:
+        sums = await library.sums(found.manifest)
+    except TierproxyError:  # a page is damaged, as verify will say
+        sums = found.manifest.sums
+    return Shelf(name, library, pid, found.manifest, sums=sums)
 
 
 def one_topic(shelves: list[Shelf]) -> list[Shelf]:
     """The partitions of one archive and one topic id: the one that was written last."""
 
     def written(shelf: Shelf) -> int:
-        segments = shelf.manifest.segments if shelf.manifest is not None else ()
-        return segments[-1].created_ms if segments else -1
+        return shelf.sums.created_ms
 
     newest = max(shelves, key=written)
     chosen = [s for s in shelves if (s.archive, s.pid.topic_id) == (newest.archive, newest.pid.topic_id)]

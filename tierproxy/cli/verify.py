@@ -9,7 +9,7 @@ that the segments of a partition cover its offsets: nothing twice, nothing missi
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -178,22 +178,24 @@ class SegmentCheck:
             self.problems.append("… and more")
 
 
-def coverage(manifest: Manifest, holes: Sequence[Range] = ()) -> tuple[list[str], list[Range]]:
+def coverage(
+    manifest: Manifest, archived: Sequence[Range], holes: Sequence[Range] = ()
+) -> tuple[list[str], list[Range]]:
     """What is wrong with a partition's offsets, and which of them are missing.
 
-    `holes` are those found inside of segments. A gap may overlap the segment behind it: the broker's log
-    may have started in the middle of a batch, which was archived whole.
+    `archived` are the segments, from the start on; `holes` are those found inside of segments. A gap may overlap the
+    segment behind it: the broker's log may have started in the middle of a batch, which was archived whole.
     """
     problems: list[str] = []
     missing = list(holes)
-    at, archived = manifest.start_offset, -1
-    spans = [(entry.base_offset, entry.last_offset + 1, False) for entry in manifest.segments]
+    at, archived_to = manifest.start_offset, -1
+    spans = [(start, end, False) for start, end in archived]
     spans += [(gap.start, gap.end, True) for gap in manifest.gaps]
     for start, end, is_gap in sorted(spans):
         if not is_gap:
-            if start < archived:
-                problems.append(f"offsets {start} to {min(end, archived) - 1} are there twice")
-            archived = max(archived, end)
+            if start < archived_to:
+                problems.append(f"offsets {start} to {min(end, archived_to) - 1} are there twice")
+            archived_to = max(archived_to, end)
         if start > at:
             missing.append((at, start))
         at = max(at, end)
@@ -208,7 +210,9 @@ async def verify_partition(
     """Read all segments of a partition. `progress` is told bytes read. Errors of the store are problems."""
     result = PartitionCheck(manifest.pid, gaps=manifest.gaps)
     holes: list[Range] = []
-    async for entry in library.segments(manifest):
+    archived: list[Range] = []
+    async for entry in _readable(library, manifest, archived, result.problems):
+        archived.append((entry.base_offset, entry.last_offset + 1))
         result.segments += 1
         result.stored_bytes += entry.stored_size
         result.plain_bytes += entry.plain_size
@@ -227,7 +231,7 @@ async def verify_partition(
         progress(entry.stored_size - read)
         result.problems += [Problem(entry.key_name, text) for text in found]
         holes += segment_holes
-    problems, result.missing = coverage(manifest, holes)
+    problems, result.missing = coverage(manifest, archived, holes)
     if not allow_holes:
         problems += [
             f"offsets {start} to {end - 1} are in no batch and no recorded gap: lost, or compacted away by "
@@ -236,6 +240,28 @@ async def verify_partition(
         ]
     result.problems += [Problem(None, text) for text in problems]
     return result
+
+
+async def _readable(
+    library: Library, manifest: Manifest, archived: list[Range], problems: list[Problem]
+) -> AsyncIterator[SegmentEntry]:
+    """All segments but those of damaged pages: such a page is a problem, and its offsets count as archived."""
+    for page in manifest.pages:
+        try:
+            entries = await library.page(manifest.pid, page)
+        except TierproxyError as error:
+            problems.append(
+                Problem(
+                    page.name,
+                    f"the page is damaged or lost, and nobody can read {page.sums.segments} segments: {error}",
+                )
+            )
+            archived.append((page.base_offset, page.last_offset + 1))
+            continue
+        for at in range(entries.place(manifest.start_offset), len(entries)):
+            yield entries[at]
+    for entry in manifest.segments:
+        yield entry
 
 
 async def _verify_segment(

@@ -16,8 +16,8 @@ from protocol.batches import walk
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import SegmentEntry
 from tierproxy.archive.segment_index import Chunk, SegmentIndex, decompress_chunk, read_index
+from tierproxy.byte_cache import ByteCache
 from tierproxy.cold.budget import ByteBudget
-from tierproxy.cold.cache import ByteCache
 from tierproxy.tasks import Tasks
 from tierproxy.telemetry import STORE_READ_BYTES, STORE_READS
 

@@ -76,8 +76,8 @@ class Deletions:
                 if raised is found.manifest:
                     return raised
             try:
-                await library.save(tier.pid, raised, found.version if found is not None else None)
+                saved = await library.save(tier.pid, raised, found.version if found is not None else None)
             except Conflict:
                 continue
             log.info("%s: a user deleted records below offset %d; the archive starts there now", tier.pid, start)
-            return raised
+            return saved.manifest

@@ -65,7 +65,7 @@ class OffsetAnswers:
                 )
             return
         manifest = await self._scout.manifest_now(tier)
-        if manifest is None or not manifest.segments:
+        if manifest is None or manifest.last_archived < 0:
             return
         library = self._libraries[tier.archive]
         if question.timestamp == EARLIEST:

@@ -87,7 +87,7 @@ class ColdReader:
 
         `offset` must be below the manifest's end. Raises StoreError, or ArchiveError when the archive is damaged.
         """
-        segment = self._segment(library, pid, manifest, offset)
+        segment = await self._segment(library, pid, manifest, offset)
         index = await self._chunks.index(segment)
         place = _Place(segment, index, self._chunk_at(segment, index, offset))
         chunk = await self._chunks.plain(segment, index, place.number)
@@ -99,9 +99,7 @@ class ColdReader:
         self, library: Library, pid: PartitionId, manifest: Manifest, timestamp: int
     ) -> FoundRecord | None:
         """The first archived record, in offset order, whose time is `timestamp` or later."""
-        for entry in manifest.segments:
-            if entry.max_timestamp < timestamp or entry.last_offset < manifest.start_offset:
-                continue
+        async for entry in library.segments(manifest, since_ms=timestamp):
             segment = Located(library, library.segment_key(pid, entry), entry)
             index = await self._chunks.index(segment)
             for number, about in enumerate(index.chunks):
@@ -115,16 +113,16 @@ class ColdReader:
 
     async def latest_time(self, library: Library, pid: PartitionId, manifest: Manifest) -> FoundRecord | None:
         """The archived record with the highest timestamp, the first of several."""
-        times = [e.max_timestamp for e in manifest.segments if e.last_offset >= manifest.start_offset]
-        return await self.first_at(library, pid, manifest, max(times)) if times else None
+        sums = await library.sums(manifest)
+        return await self.first_at(library, pid, manifest, sums.max_timestamp) if sums.segments else None
 
     # -- places -----------------------------------------------------------------------------------------------------
 
-    def _segment(self, library: Library, pid: PartitionId, manifest: Manifest, offset: int) -> Located:
-        at = manifest.segment_at(offset)
-        if at is None:
+    @staticmethod
+    async def _segment(library: Library, pid: PartitionId, manifest: Manifest, offset: int) -> Located:
+        entry = await library.segment_at(manifest, offset)
+        if entry is None:
             raise TierproxyError(f"{pid}: nothing is archived at or after offset {offset}")
-        entry = manifest.segments[at]
         return Located(library, library.segment_key(pid, entry), entry)
 
     @staticmethod
@@ -135,10 +133,9 @@ class ColdReader:
         return number
 
     def _cached_place(self, library: Library, pid: PartitionId, manifest: Manifest, offset: int) -> _Place | None:
-        at = manifest.segment_at(offset)
-        if at is None:
+        entry = library.cached_segment_at(manifest, offset)
+        if entry is None:
             return None
-        entry = manifest.segments[at]
         key = library.segment_key(pid, entry)
         index = self._chunks.cached_index(key)
         if index is None:
@@ -191,7 +188,7 @@ class ColdReader:
         filling = False
         first = True
         while near < window and offset < manifest.end_offset:
-            segment = self._segment(library, pid, manifest, offset)
+            segment = await self._segment(library, pid, manifest, offset)
             index = await self._chunks.index(segment)
             number = self._chunk_at(segment, index, offset)
             while near < window and number < len(index.chunks):

@@ -73,7 +73,7 @@ def judge(facts: Facts, offset: int, last_fetched_epoch: int = -1) -> Verdict:
         has_it = offset <= facts.high_watermark and last_fetched_epoch < 0
         return Verdict.AGAIN if has_it else Verdict.BEYOND
     manifest = facts.manifest
-    if manifest is not None and manifest.holds(offset) and manifest.segment_at(offset) is not None:
+    if manifest is not None and manifest.holds(offset) and offset <= manifest.last_archived:
         return Verdict.COLD
     if not facts.manifest_fresh:
         return Verdict.UNKNOWN

@@ -3,7 +3,7 @@
 The life of a segment goes around once:
 
     LOAD ──► COPY ──► UPLOAD ──► VERIFY ──► COMMIT ──► TRIM ──► COPY …
-               │  ▲                           │
+               │  ▲                           │      └► LOOK ┘ (how far to trim is written in an older page)
                ▼  │                           └─ somebody else wrote the manifest ──► LOAD
               GAP ┘   (the broker deleted what was not archived yet: recorded, then on behind it)
 
@@ -26,8 +26,10 @@ Time comes in with each event: `Now.monotonic` ages segments and spaces retries,
 records' own timestamps for retention. A retried action carries `not_before`.
 """
 
+from collections.abc import Sequence
+
 from protocol.messages import NO_TOPIC_ID
-from tierproxy.archive.manifest import NO_EPOCH, Manifest
+from tierproxy.archive.manifest import NO_EPOCH, Manifest, PageRef, SegmentEntry
 from tierproxy.archive.retention import trim_point
 from tierproxy.tiering.steps import (
     MOVES,
@@ -45,6 +47,8 @@ from tierproxy.tiering.steps import (
     Hopeless,
     Load,
     Loaded,
+    Look,
+    Looked,
     Now,
     OutOfRange,
     RecordGap,
@@ -94,6 +98,7 @@ class Machine:
         self._copy_not_before = 0.0
         self._trim_failures = 0
         self._trim_at = 0.0  # when to look next at what may be trimmed
+        self._pages: dict[PageRef, Sequence[SegmentEntry]] = {}  # those looked into that the broker has records of
 
     @property
     def archived_to(self) -> int:
@@ -141,6 +146,10 @@ class Machine:
                 return self._committed(manifest, now)
             case Conflicted():
                 return self._to(State.LOAD, Load())
+            case Looked(page, entries):
+                self._pages[page] = entries
+                self._trim_at = now.monotonic
+                return self._go_on(now)
             case Trimmed(log_start):
                 self.log_start = log_start
                 self._trim_failures = 0
@@ -206,7 +215,7 @@ class Machine:
         return self._go_on(now)
 
     def _failed(self, now: Now) -> Action:
-        if self.state is State.TRIM:  # copying does not wait for a broker that won't trim
+        if self.state in (State.TRIM, State.LOOK):  # copying does not wait for a broker that won't trim
             self._trim_failures += 1
             self._trim_at = now.monotonic + _pause(self._trim_failures)
             return self._go_on(now)
@@ -240,15 +249,20 @@ class Machine:
         if self._trim_at <= now.monotonic:
             self._trim_at = now.monotonic + self._trim_interval()
             point = self._trim_point(now.ms)
+            if isinstance(point, PageRef):
+                return self._to(State.LOOK, Look(point))
             if point > self.log_start:
                 return self._to(State.TRIM, Trim(point))
         return self._to(State.COPY, self._copy())
 
-    def _trim_point(self, now_ms: int) -> int:
+    def _trim_point(self, now_ms: int) -> int | PageRef:
         if self.manifest is None or not self.rules.trim or self.manifest.topic_id == NO_TOPIC_ID:
             return -1
-        allowed = trim_point(self.manifest, self.rules.keep_time_ms, self.rules.keep_bytes, now_ms)
-        return min(allowed, self.manifest.end_offset)
+        known = {page for page in self.manifest.pages if page.last_offset >= self.log_start}
+        self._pages = {page: entries for page, entries in self._pages.items() if page in known}
+        keep_time_ms, keep_bytes = self.rules.keep_time_ms, self.rules.keep_bytes
+        point = trim_point(self.manifest, keep_time_ms, keep_bytes, now_ms, self.log_start, self._pages)
+        return point if isinstance(point, PageRef) else min(point, self.manifest.end_offset)
 
     def _trim_interval(self) -> float:
         if self.rules.keep_time_ms is None:

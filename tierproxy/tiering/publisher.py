@@ -11,13 +11,14 @@ import asyncio
 import hashlib
 import secrets
 
+from tierproxy.archive.errors import FormatError
 from tierproxy.archive.library import Library, VersionedManifest
 from tierproxy.archive.manifest import Gap, Manifest, SegmentEntry
 from tierproxy.archive.names import PartitionId
 from tierproxy.archive.store import Conflict, NotFound, Truncated
 from tierproxy.clock import Clock
 from tierproxy.tiering.spool import OpenSegment
-from tierproxy.tiering.steps import Commit, Committed, Conflicted, Damaged, RecordGap, Uploaded, Verified
+from tierproxy.tiering.steps import Commit, Committed, Conflicted, Damaged, Look, Looked, RecordGap, Uploaded, Verified
 
 READ_BACK_BYTES = 8 * 1024 * 1024
 
@@ -80,7 +81,7 @@ class Publisher:
             saved = await self._library.save(self._pid, manifest, self._version)
         except Conflict:
             found = await self._library.load(self._pid)
-            return self._committed(found) if _names(found, entry) else Conflicted()
+            return self._committed(found) if await self._is_in(found, entry) else Conflicted()
         return self._committed(saved)
 
     async def record_gap(self, action: RecordGap, cause: str) -> Committed | Conflicted:
@@ -96,6 +97,16 @@ class Publisher:
         """Whether the stored manifest, read afresh, still holds everything below `offset` that ours does."""
         found = await self._library.load(self._pid)
         return found is not None and found.manifest.end_offset >= offset
+
+    async def look(self, action: Look) -> Looked | Conflicted:
+        """Read a page of the manifest. FormatError if it is damaged or lost."""
+        try:
+            return Looked(action.page, await self._library.page(self._pid, action.page))
+        except NotFound as error:
+            found = await self._library.load(self._pid)
+            if found is not None and action.page in found.manifest.pages:
+                raise FormatError(f"a page of the manifest is lost: {error}") from error
+            return Conflicted()  # somebody else has written it anew
 
     def _uploaded(self) -> SegmentEntry:
         assert self._entry is not None, "nothing was uploaded"
@@ -116,6 +127,5 @@ class Publisher:
         self._version = found.version if found is not None else None
         return found.manifest if found is not None else None
 
-
-def _names(found: VersionedManifest | None, entry: SegmentEntry) -> bool:
-    return found is not None and any(each.key_name == entry.key_name for each in found.manifest.segments)
+    async def _is_in(self, found: VersionedManifest | None, entry: SegmentEntry) -> bool:
+        return found is not None and await self._library.segment_at(found.manifest, entry.last_offset) == entry

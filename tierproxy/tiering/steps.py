@@ -1,11 +1,11 @@
 """The words of the machine in `fsm`: its states, what can happen, what can be done, and the table of moves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from tierproxy.archive.manifest import NO_EPOCH, Manifest
+from tierproxy.archive.manifest import NO_EPOCH, Manifest, PageRef, SegmentEntry
 
 
 class State(Enum):
@@ -15,6 +15,7 @@ class State(Enum):
     VERIFY = "verify"
     COMMIT = "commit"
     GAP = "gap"
+    LOOK = "look"
     TRIM = "trim"
     STOPPED = "stopped"
 
@@ -117,6 +118,14 @@ class Conflicted:
 
 
 @dataclass(frozen=True, slots=True)
+class Looked:
+    """The entries of a page of the manifest, all of them."""
+
+    page: PageRef
+    entries: Sequence[SegmentEntry]
+
+
+@dataclass(frozen=True, slots=True)
 class Trimmed:
     log_start: int
 
@@ -153,6 +162,7 @@ Event: TypeAlias = (
     | Damaged
     | Committed
     | Conflicted
+    | Looked
     | Trimmed
     | Failed
     | Spoiled
@@ -218,6 +228,16 @@ class RecordGap:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """Read a page of the manifest: how far may be trimmed is for its entries to say.
+
+    Answer: Looked; Conflicted if it is not there any more.
+    """
+
+    page: PageRef
+
+
+@dataclass(frozen=True, slots=True)
 class Trim:
     """DeleteRecords below `offset`, if the manifest as stored and the log as it is now still agree with ours.
 
@@ -234,24 +254,25 @@ class Stop:
     reason: str
 
 
-Action: TypeAlias = Load | Copy | Upload | Verify | Commit | RecordGap | Trim | Stop
+Action: TypeAlias = Load | Copy | Upload | Verify | Commit | RecordGap | Look | Trim | Stop
 
-_L, _C, _U, _V, _M, _G, _T, _X = State
+_L, _C, _U, _V, _M, _G, _K, _T, _X = State
 MOVES: Mapping[State, Mapping[type, tuple[State, ...]]] = {
-    _L: {Loaded: (_C, _G, _T, _X), Failed: (_L,), Hopeless: (_X,)},
+    _L: {Loaded: (_C, _G, _K, _T, _X), Failed: (_L,), Hopeless: (_X,)},
     _C: {
-        Copied: (_C, _U, _T),
-        Due: (_C, _U, _T),
+        Copied: (_C, _U, _K, _T),
+        Due: (_C, _U, _K, _T),
         OutOfRange: (_C, _G, _U, _L, _X),
         Diverged: (_L, _X),
-        Failed: (_C, _U, _T),
+        Failed: (_C, _U, _K, _T),
         Spoiled: (_L,),
         Hopeless: (_X,),
     },
     _U: {Uploaded: (_V,), Failed: (_U,), Spoiled: (_L,), Hopeless: (_X,)},
     _V: {Verified: (_M,), Damaged: (_U,), Failed: (_V,), Hopeless: (_X,)},
-    _M: {Committed: (_C, _T), Conflicted: (_L,), Failed: (_M,), Hopeless: (_X,)},
-    _G: {Committed: (_C, _T), Conflicted: (_L,), Failed: (_G,), Hopeless: (_X,)},
+    _M: {Committed: (_C, _K, _T), Conflicted: (_L,), Failed: (_M,), Hopeless: (_X,)},
+    _G: {Committed: (_C, _K, _T), Conflicted: (_L,), Failed: (_G,), Hopeless: (_X,)},
+    _K: {Looked: (_C, _U, _K, _T), Failed: (_C, _U), Conflicted: (_L,)},
     _T: {
         Trimmed: (_C, _U),
         Failed: (_C, _U),

@@ -145,7 +145,7 @@ class PartitionWorker:
     async def _carry_out(self, action: steps.Action) -> steps.Event:
         if isinstance(action, steps.Copy):
             return await self._copy(action)
-        if not isinstance(action, steps.Trim | steps.Stop):
+        if not isinstance(action, steps.Look | steps.Trim | steps.Stop):
             await asyncio.sleep(max(0.0, action.not_before - self._around.clock.monotonic()))
         trouble = self._own + type(action).__name__
         try:
@@ -186,6 +186,8 @@ class PartitionWorker:
                 return await self._commit(action)
             case steps.RecordGap():
                 return await self._record_gap(action)
+            case steps.Look():
+                return await self._look(action)
             case steps.Trim():
                 return await self._trim(action)
             case steps.Copy() | steps.Stop():
@@ -310,6 +312,16 @@ class PartitionWorker:
             self._drop_segment()  # empty: it was opened for a batch that came damaged from before the gap
         return event
 
+    async def _look(self, action: steps.Look) -> steps.Event:
+        try:
+            return await self._publisher.look(action)
+        except ArchiveError as error:
+            return self._failed(
+                self._own + "Look",
+                f"{self.tp} is archived, but not trimmed: how far it may be can't be told, {error}; `tierproxy archive "
+                "repair` may help; trying again",
+            )
+
     async def _trim(self, action: steps.Trim) -> steps.Event:
         if not await self._publisher.holds(action.offset):
             log.warning("%s: the manifest ends below %d now, so nothing is trimmed", self.tp, action.offset)
@@ -345,8 +357,8 @@ class PartitionWorker:
             # The log may begin inside a batch: that batch is kept whole, if nothing archived lies before it.
             follows = (
                 manifest is not None
-                and bool(manifest.segments)
-                and manifest.segments[-1].last_offset + 1 == manifest.end_offset
+                and manifest.last_archived >= 0
+                and manifest.last_archived + 1 == manifest.end_offset
             )
             about = SegmentInfo(self._around.library.cluster, self.pid.topic, self.pid.topic_id, self.pid.partition)
             self._segment = OpenSegment(about, self._spool, action.offset, action.last_epoch, first_is_cut=not follows)

@@ -12,6 +12,7 @@ from tierproxy.archive.errors import ClusterMismatch, FormatError, UnknownVersio
 from tierproxy.archive.library import Library, VersionedManifest
 from tierproxy.archive.manifest import Manifest, SegmentEntry
 from tierproxy.archive.names import PartitionId, segment_name
+from tierproxy.archive.pages import Paging
 from tierproxy.archive.segment_index import read_index
 from tierproxy.archive.store import Conflict, NotFound, Store, Truncated
 
@@ -91,10 +92,11 @@ async def test_long_manifests_do_not_hold_up_the_event_loop(store: Store, segmen
         replace(ENTRY, key_name=name, base_offset=10 * n, last_offset=10 * n + 9) for n, name in enumerate(names)
     ]
     manifest = replace(EMPTY, segments=tuple(entries), end_offset=10 * segments)
+    paging = Paging(root_most=1000)
     run: set[CodeType] = set()
     sys.setprofile(lambda frame, event, arg: run.add(frame.f_code))  # of this thread
     try:
-        saved = await Library(store, "prod").save(PID, manifest, None)
+        saved = await Library(store, "prod", paging=paging).save(PID, manifest, None)
         assert await Library(store, "prod").load(PID) == saved
     finally:
         sys.setprofile(None)
@@ -144,8 +146,8 @@ async def test_a_manifest_that_cannot_be_read_says_where_it_is(library: Library)
     await library.store.put(key, b"{}")
     with pytest.raises(FormatError, match=key):
         await library.load(PID)
-    await library.store.put(key, EMPTY.to_json().replace(b'"version": 1', b'"version": 2'))
-    with pytest.raises(UnknownVersionError, match=f"{key}.*version 2"):
+    await library.store.put(key, EMPTY.to_json().replace(b'"version": 2', b'"version": 3'))
+    with pytest.raises(UnknownVersionError, match=f"{key}.*version 3"):
         await library.load(PID)
 
 

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierproxy.archive.errors import ContinuityError, FormatError, UnknownVersionError
-from tierproxy.archive.manifest import Gap, Manifest, SegmentEntry
+from tierproxy.archive.manifest import Gap, Manifest, PageRef, SegmentEntry, Sums
 from tierproxy.archive.names import PartitionId, segment_name
 
 PID = PartitionId("flights", bytes.fromhex("33d08f38e4bd40ef86504602c0b936a7"), 3)
 EMPTY = Manifest.empty("prod", "5L6g3nShT-eMCtK--X86sw", PID, 0)
 
-# A manifest of version 1, as it is stored. It may never change, and must be readable for ever.
-STORED = b"""{
+# A manifest of version 1, as it was stored. It may never change, and must be readable for ever.
+STORED_1 = b"""{
   "format": "tierproxy-manifest",
   "version": 1,
   "generation": 4,
@@ -43,6 +43,28 @@ STORED = b"""{
   ]
 }
 """
+# The same of version 2, and with a page of what lay before. It may never change either.
+STORED = (
+    STORED_1.replace(b'"version": 1', b'"version": 2')
+    .replace(b'"start_offset": 205', b'"start_offset": 105')
+    .replace(b"[[0, 200], ", b"[[0, 100], ")
+    .replace(
+        b'"pages": []',
+        b""""pages": [
+    {"name": "manifest/00000000000000000100-00000000000000000199-77aa01cd.json.zst", "base_offset": 100, \
+"last_offset": 199, "segments": 2, "stored_size": 7000, "plain_size": 9000, "records": 98, \
+"min_timestamp": 1356000000000, "max_timestamp": 1356000000199, "newest_ms": 1356000000150, \
+"created_ms": 1356000600000, "sha256": "8a0b21e1866604cb68e18ee966afe3cf90d398143d4e547fd3660ebc96aa3afb"}
+  ]""",
+    )
+)
+PAGE = PageRef(
+    "manifest/00000000000000000100-00000000000000000199-77aa01cd.json.zst",
+    100,
+    199,
+    Sums(2, 7000, 9000, 98, 1356000000000, 1356000000199, 1356000000150, 1356000600000),
+    "8a0b21e1866604cb68e18ee966afe3cf90d398143d4e547fd3660ebc96aa3afb",
+)
 FIRST = SegmentEntry(
     key_name="00000000000000000200-00000000000000000399-5f1c9a3e.log.zst",
     base_offset=200,
@@ -65,6 +87,7 @@ MANIFEST = (
     .with_gap(Gap(400, 500, 1357000900000, "retention.ms passed"))
     .with_segment(SECOND, [(2, 500)])
 )
+PAGED = replace(MANIFEST, pages=(PAGE,), start_offset=105, epochs=((0, 100), (2, 300)))
 
 
 def entry(base: int, last: int, plain_size: int = 10) -> SegmentEntry:
@@ -72,24 +95,31 @@ def entry(base: int, last: int, plain_size: int = 10) -> SegmentEntry:
 
 
 def test_a_manifest_is_stored_like_this_for_ever() -> None:
-    assert MANIFEST.to_json() == STORED
+    assert PAGED.to_json() == STORED
+    assert Manifest.from_json(STORED) == PAGED
 
 
 def test_the_stored_manifest_of_version_1_is_read() -> None:
-    assert Manifest.from_json(STORED) == MANIFEST
+    assert Manifest.from_json(STORED_1) == MANIFEST
+
+
+def test_pages_are_unknown_to_version_1() -> None:
+    with pytest.raises(FormatError, match="pages is not empty"):
+        Manifest.from_json(STORED.replace(b'"version": 2', b'"version": 1'))
 
 
 def test_the_first_manifest_of_a_partition() -> None:
     empty = Manifest.empty("prod", "id", PID, 7)
     assert (empty.start_offset, empty.end_offset, empty.generation, empty.pid) == (7, 7, 1, PID)
-    assert (empty.last_epoch, empty.resume_epoch, empty.epoch_at(7), empty.segment_at(7)) == (-1, -1, -1, None)
+    assert (empty.last_epoch, empty.resume_epoch, empty.epoch_at(7), empty.find(7)) == (-1, -1, -1, None)
     assert not empty.holds(7)
     assert Manifest.from_json(empty.to_json()) == empty
 
 
 def test_sums() -> None:
-    assert (MANIFEST.stored_size, MANIFEST.plain_size, MANIFEST.records) == (9500, 100600, 200)
-    assert (EMPTY.stored_size, EMPTY.plain_size, EMPTY.records) == (0, 0, 0)
+    times = 1357000000000, 1357000000199, 1357001600000, 1357001600000
+    assert MANIFEST.sums == Sums(2, 9500, 100600, 200, *times)
+    assert EMPTY.sums == Sums()
 
 
 # -- looking things up --------------------------------------------------------------------------------------------
@@ -113,9 +143,22 @@ def test_sums() -> None:
 )
 def test_what_lies_at_an_offset(offset: int, held: bool, segment: int | None, epoch: int, in_gap: bool) -> None:
     assert MANIFEST.holds(offset) == held
-    assert MANIFEST.segment_at(offset) == segment
+    assert MANIFEST.find(offset) == (MANIFEST.segments[segment] if segment is not None else None)
     assert MANIFEST.epoch_at(offset) == epoch
     assert MANIFEST.gap_at(offset) == (MANIFEST.gaps[0] if in_gap else None)
+
+
+@pytest.mark.parametrize(
+    ("offset", "found"), [(0, PAGE), (100, PAGE), (199, PAGE), (200, FIRST), (399, FIRST), (400, SECOND), (700, None)]
+)
+def test_what_lies_at_an_offset_may_be_in_a_page(offset: int, found: SegmentEntry | PageRef | None) -> None:
+    assert PAGED.find(offset) == found
+
+
+def test_sums_with_pages() -> None:
+    assert PAGED.sums == Sums(4, 16500, 109600, 298, 1356000000000, 1357000000199, 1357001600000, 1357001600000)
+    assert replace(PAGED, segments=()).last_archived == 199
+    assert (PAGED.last_archived, EMPTY.last_archived) == (699, -1)
 
 
 # -- adding segments ----------------------------------------------------------------------------------------------
@@ -198,7 +241,7 @@ def test_the_epoch_to_resume_with_is_not_known_behind_a_gap() -> None:
 def test_a_gap_before_anything_is_archived() -> None:
     manifest = EMPTY.with_gap(Gap(0, 50, 0, "lost"))
     assert (manifest.start_offset, manifest.end_offset, manifest.resume_epoch) == (0, 50, -1)
-    assert manifest.segment_at(0) is None
+    assert manifest.find(0) is None
 
 
 # -- raising the start ----------------------------------------------------------------------------------------------
@@ -239,7 +282,23 @@ def test_archiving_goes_on_after_everything_was_deleted() -> None:
     assert MANIFEST.with_start(900).with_segment(entry(900, 909), [(2, 900)]).end_offset == 910
 
 
+def test_a_page_goes_when_the_start_is_above_all_of_it() -> None:
+    assert PAGED.with_start(199).pages == (PAGE,)
+    assert PAGED.with_start(200).pages == ()
+    assert PAGED.with_start(200).segments == PAGED.segments
+
+
+def test_a_segment_continues_an_archive_whose_entries_are_all_in_pages() -> None:
+    paged = replace(PAGED, segments=(), gaps=(), end_offset=200)
+    assert paged.with_segment(entry(200, 209), []).end_offset == 210
+    with pytest.raises(ContinuityError):
+        paged.with_segment(entry(199, 209), [], fetched_at=200)
+
+
 # -- the stored form ------------------------------------------------------------------------------------------------
+
+
+OVER_THE_PAGE = {"name": segment_name(199, 199, "a"), "base_offset": 199, "last_offset": 199}
 
 
 def changed(change: Callable[[dict[str, Any]], object]) -> bytes:
@@ -250,10 +309,10 @@ def changed(change: Callable[[dict[str, Any]], object]) -> bytes:
 
 def test_the_order_of_fields_and_the_space_between_them_mean_nothing() -> None:
     fields = json.loads(STORED)
-    assert Manifest.from_json(json.dumps(dict(reversed(fields.items()))).encode()) == MANIFEST
+    assert Manifest.from_json(json.dumps(dict(reversed(fields.items()))).encode()) == PAGED
 
 
-@pytest.mark.parametrize("version", [2, 0, "1", None, True, 1.5])
+@pytest.mark.parametrize("version", [3, 0, "1", None, True, 1.5])
 def test_other_versions_are_refused_by_their_number(version: object) -> None:
     with pytest.raises(UnknownVersionError, match="version"):
         Manifest.from_json(changed(lambda m: m.update(version=version)))
@@ -287,7 +346,15 @@ def test_a_missing_field_of_a_segment_is_refused(name: str) -> None:
         (lambda m: m.update(extra=1), "unknown fields extra"),
         (lambda m: m["segments"][0].update(extra=1), r"segments\[0\]: unknown fields extra"),
         (lambda m: m["gaps"][0].update(extra=1), r"gaps\[0\]: unknown fields extra"),
-        (lambda m: m.update(pages=["0-9.json.zst"]), "pages is not empty"),
+        (lambda m: m.update(pages=["0-9.json.zst"]), r"pages\[0\] is no JSON object"),
+        (lambda m: m["pages"][0].update(extra=1), r"pages\[0\]: unknown fields extra"),
+        (lambda m: m["pages"][0].update(name="../x"), "no page's name"),
+        (lambda m: m["pages"][0].update(last_offset=198), "can't be right"),
+        (lambda m: m["pages"][0].update(sha256="F" * 64), "can't be right"),
+        (lambda m: m["pages"][0].update(segments=0), "segments is 0"),
+        (lambda m: m["pages"].append(m["pages"][0]), "page .* overlaps another"),
+        (lambda m: m["segments"].insert(0, m["segments"][0] | OVER_THE_PAGE), "segment .* overlaps another"),
+        (lambda m: m.update(start_offset=200), "page .* lies below start_offset"),
         (lambda m: m.update(topic=5), "topic is 5"),
         (lambda m: m.update(topic_id="flights"), "no topic id"),
         (lambda m: m.update(partition=-1), "partition is -1"),
@@ -297,7 +364,7 @@ def test_a_missing_field_of_a_segment_is_refused(name: str) -> None:
         (lambda m: m.update(end_offset=701), "end_offset is 701"),
         (lambda m: m.update(end_offset=600), "end_offset is 600"),
         (lambda m: m.update(start_offset=701), "end_offset is 700"),
-        (lambda m: m.update(start_offset=400), "lies below start_offset"),
+        (lambda m: m.update(start_offset=400, pages=[]), "segment .* lies below start_offset"),
         (lambda m: m.update(segments={}), "segments is no list"),
         (lambda m: m.update(segments=[5]), r"segments\[0\] is no JSON object"),
         (lambda m: m["segments"].reverse(), "overlaps another"),
@@ -311,6 +378,7 @@ def test_a_missing_field_of_a_segment_is_refused(name: str) -> None:
         (lambda m: m.update(epochs=[[0, 200, 1]]), "not a pair of numbers"),
         (lambda m: m.update(epochs=[[0, -1]]), "not a pair of numbers"),
         (lambda m: m["gaps"][0].update(end=400), "a gap is empty"),
+        (lambda m: m["gaps"].append(m["gaps"][0]), "gaps do not ascend"),
         (lambda m: m["gaps"][0].update(cause=None), "cause is None"),
     ],
 )
@@ -351,6 +419,6 @@ def test_a_manifest_there_and_back(manifest: Manifest) -> None:
 def test_every_offset_belongs_to_the_right_segment(manifest: Manifest, step: int) -> None:
     for border in [e.base_offset for e in manifest.segments] + [e.last_offset for e in manifest.segments]:
         offset = border + step
-        found = manifest.segment_at(offset)
-        expected = [i for i, e in enumerate(manifest.segments) if e.last_offset >= offset]
+        found = manifest.find(offset)
+        expected = [e for e in manifest.segments if e.last_offset >= offset]
         assert found == (expected[0] if expected else None)

@@ -12,7 +12,9 @@ from tierproxy.archive.names import (
     decode_part,
     encode_part,
     manifest_key,
+    page_name,
     parse_key,
+    parse_page_name,
     parse_segment_name,
     parse_topic_id,
     partition_prefix,
@@ -128,7 +130,27 @@ def test_keys_that_are_not_in_a_partition_s_folder(key: str) -> None:
 
 
 def test_pages_lie_in_the_partition_s_folder_too() -> None:
-    assert parse_key(partition_prefix("prod", PID) + "manifest/0-9.json.zst") == ("prod", PID, "manifest/0-9.json.zst")
+    name = page_name(0, 4096, "5f1c9a3e")
+    assert name == "manifest/00000000000000000000-00000000000000004096-5f1c9a3e.json.zst"
+    assert parse_page_name(name) == (0, 4096, "5f1c9a3e")
+    assert parse_key(partition_prefix("prod", PID) + name) == ("prod", PID, name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "manifest.json",
+        segment_name(0, 9, "a"),
+        page_name(0, 9, "a").removeprefix("manifest/"),
+        page_name(0, 9, "a") + "x",
+        page_name(0, 9, "a").replace("-a", "-A"),
+        "manifest/00000000000000000009-00000000000000000008-a.json.zst",
+    ],
+)
+def test_names_that_are_no_page_s(name: str) -> None:
+    with pytest.raises(FormatError):
+        parse_page_name(name)
 
 
 @given(st.integers(0, (1 << 63) - 1), st.integers(0, 1 << 40), st.from_regex(r"[a-z0-9]{1,32}", fullmatch=True))

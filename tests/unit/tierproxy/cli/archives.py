@@ -11,9 +11,10 @@ from crc32c import crc32c
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
 from protocol.batches import CRC_FROM, read_batch_header
-from tierproxy.archive.library import Library
+from tierproxy.archive.library import PAGING, Library
 from tierproxy.archive.manifest import Gap, Manifest
 from tierproxy.archive.names import PartitionId
+from tierproxy.archive.pages import Paging
 from tierproxy.archive.segment import SegmentWriter
 from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.archive.store_file import FileStore
@@ -104,22 +105,22 @@ class Archive:
         self.manifest = self.manifest.with_gap(Gap(start, end, CREATED, "expired on the broker"))
         return self
 
-    def save(self, manifest: Manifest | None = None) -> "Archive":
+    def save(self, manifest: Manifest | None = None, paging: Paging = PAGING) -> "Archive":
         """Write the manifest, over one that is there."""
-        self.manifest = manifest or self.manifest
 
-        async def put(library: Library) -> None:
+        async def put(library: Library) -> Manifest:
             found = await library.load(self.pid)
-            await library.save(self.pid, self.manifest, found.version if found else None)
+            saved = await library.save(self.pid, manifest or self.manifest, found.version if found else None)
+            return saved.manifest
 
-        self.do(put)
+        self.manifest = self.do(put, paging)
         return self
 
-    def do(self, work: Callable[[Library], Awaitable[T]]) -> T:
+    def do(self, work: Callable[[Library], Awaitable[T]], paging: Paging = PAGING) -> T:
         async def run() -> T:
             store = FileStore(self.root)
             try:
-                return await work(Library(store, CLUSTER))
+                return await work(Library(store, CLUSTER, paging=paging))
             finally:
                 await store.close()
 

@@ -166,4 +166,4 @@ def test_coverage(
         segments=tuple(entry(*span) for span in spans),
         gaps=tuple(gap(*span) for span in gaps),
     )
-    assert coverage(manifest, holes) == (told, missing)
+    assert coverage(manifest, [(base, last + 1) for base, last in spans], holes) == (told, missing)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tests.unit.tierproxy.cli.archives import CLUSTER, Archive, abort_marker, batch
 from tierproxy.archive.library import Library
-from tierproxy.archive.store import Unavailable
+from tierproxy.archive.pages import Paging
+from tierproxy.archive.store import StoredObject, Unavailable
 from tierproxy.archive.store_file import FileStore
 from tierproxy.cold.budget import ByteBudget
 from tierproxy.cold.chunks import Chunks
@@ -17,7 +18,7 @@ from tierproxy.tasks import Tasks
 
 
 class Gate(FileStore):
-    """A directory store whose reads of ranges are counted, and wait or fail when told to."""
+    """A directory store whose reads of ranges and of pages are counted, and wait or fail when told to."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -32,6 +33,14 @@ class Gate(FileStore):
         if self.broken:
             raise Unavailable(f"{key}: the store is down")
         return await super().get_range(key, start, end)
+
+    async def get(self, key: str) -> StoredObject:
+        if "/manifest/" in key:
+            self.reads.append((key, 0, 0))
+            await self.open.wait()
+            if self.broken:
+                raise Unavailable(f"{key}: the store is down")
+        return await super().get(key)
 
     @contextmanager
     def closed(self) -> Iterator[None]:
@@ -53,7 +62,7 @@ class Shelf:
 
     async def __aenter__(self) -> "Shelf":
         self.store = Gate(self.archive.root)
-        self.library = Library(self.store, CLUSTER)
+        self.library = Library(self.store, CLUSTER, self.tasks)
         self.chunks = Chunks(self.tasks, self.memory, self.budget)
         self.reader = ColdReader(self.chunks, self.tasks)
         return self
@@ -85,6 +94,14 @@ def three_segments(directory: Path) -> Archive:
     for first in (0, 10, 20):
         archive.add(*BATCHES[first : first + 10])
     return archive.save()
+
+
+def in_pages(directory: Path) -> Archive:
+    """Offsets 0 to 299 in thirty segments: five pages of five and one of three, and two in the root."""
+    archive = Archive(directory)
+    for one in BATCHES:
+        archive.add(one)
+    return archive.save(paging=Paging(2, 2, 5))
 
 
 def with_aborted_transactions(directory: Path) -> Archive:

@@ -1,10 +1,13 @@
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.unit.tierproxy.cli.archives import TIME, Archive, batch
-from tests.unit.tierproxy.cold.shelf import BATCHES, Shelf, three_segments, with_aborted_transactions
+from tests.unit.tierproxy.cold.shelf import BATCHES, Shelf, in_pages, three_segments, with_aborted_transactions
+from tierproxy.archive.library import Library
+from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.store import Unavailable
 from tierproxy.routing.offsets import FoundRecord
 
@@ -12,6 +15,11 @@ from tierproxy.routing.offsets import FoundRecord
 @pytest.fixture
 def archive(tmp_path: Path) -> Archive:
     return three_segments(tmp_path)
+
+
+@pytest.fixture
+def paged(tmp_path: Path) -> Archive:
+    return in_pages(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +165,84 @@ async def test_memory_stays_within_its_bound(archive: Archive) -> None:
             await shelf.read(offset, 1)
             held = shelf.chunks._stored.size + shelf.chunks._plain.size + shelf.chunks._indexes.size
             assert held <= 16_000
+
+
+# -- pages of the manifest ------------------------------------------------------------------------------------------
+
+
+async def test_a_reader_goes_across_the_borders_of_pages(paged: Archive) -> None:
+    assert [page.sums.segments for page in paged.manifest.pages] == [5, 5, 5, 5, 5, 3]
+    async with Shelf(paged) as shelf:
+        read, offset = b"", 0
+        while offset < paged.manifest.end_offset:
+            records, last = await shelf.read(offset, limit=400)
+            read += records
+            offset = last + 1
+            await shelf.quiet()
+        assert read == b"".join(BATCHES)
+        pages = [key for key, _, end in shelf.store.reads if not end]
+        assert len(pages) == len(set(pages)) == 6
+
+
+async def test_a_reader_that_has_been_read_ahead_of_needs_not_wait_at_a_page_s_border(paged: Archive) -> None:
+    async with Shelf(paged) as shelf:
+        for offset in range(0, 50, 10):
+            await shelf.read(offset, 1)
+            await shelf.quiet()
+        ready = shelf.reader.ready(shelf.library, paged.pid, paged.manifest, 50)
+        assert ready is not None
+        assert ready.take(1, True) is not None
+
+
+async def test_a_cold_read_costs_a_page_an_index_and_a_chunk(paged: Archive) -> None:
+    async with Shelf(paged) as shelf:
+        assert shelf.reader.ready(shelf.library, paged.pid, paged.manifest, 123) is None
+        assert shelf.store.reads == [], "to look costs nothing"
+        assert await shelf.read(123, 1) == (BATCHES[12], 129)
+        assert len(shelf.store.reads) == 3
+        assert await shelf.read(100, 1) == (BATCHES[10], 109)
+        assert len(shelf.store.reads) == 5, "the page was there"
+
+
+async def test_a_page_that_nobody_waits_for_any_more_is_kept(paged: Archive) -> None:
+    async with Shelf(paged) as shelf:
+        with shelf.store.closed():
+            impatient = asyncio.ensure_future(shelf.read(50, 1))
+            while not shelf.store.reads:
+                await asyncio.sleep(0)
+            impatient.cancel()
+            await asyncio.wait([impatient])
+        while shelf.library.cached_segment_at(paged.manifest, 50) is None:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("since", "offset", "pages"), [(TIME + 123, 123, 1), (TIME + 285, 285, 0), (TIME + 300, None, 0)]
+)
+async def test_a_time_is_found_by_one_page(paged: Archive, since: int, offset: int | None, pages: int) -> None:
+    async with Shelf(paged) as shelf:
+        found = await shelf.reader.first_at(shelf.library, paged.pid, paged.manifest, since)
+        assert (found.offset if found is not None else None) == offset
+        assert sum(not end for _, _, end in shelf.store.reads) == pages
+
+
+async def test_the_highest_time_is_of_what_the_start_has_left(tmp_path: Path) -> None:
+    archive = await asyncio.to_thread(in_pages, tmp_path)
+    late = await asyncio.to_thread(_with_a_late_record, archive)
+    async with Shelf(archive) as shelf:
+        assert await shelf.reader.latest_time(shelf.library, archive.pid, late) == FoundRecord(299, TIME + 299, 2)
+
+
+def _with_a_late_record(archive: Archive) -> Manifest:
+    """As if the second segment held the highest time, and the start had been raised above that segment."""
+    old = archive.manifest
+
+    async def change(library: Library) -> Manifest:
+        second = (await library.page(archive.pid, old.pages[0]))[1]
+        changed = await library.replacing(old, [second], [replace(second, max_timestamp=TIME + 5000)])
+        return changed.with_start(30)
+
+    return archive.do(change)
 
 
 # -- by time ----------------------------------------------------------------------------------------------------------

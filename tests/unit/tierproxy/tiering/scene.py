@@ -14,6 +14,7 @@ from tierproxy.access import Access
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
+from tierproxy.archive.pages import Paging
 from tierproxy.archive.stores import open_store
 from tierproxy.clock import SystemClock
 from tierproxy.config import Config
@@ -34,6 +35,7 @@ class Scene:
     policy: dict[str, Any]
     spool: Path | None = None
     cluster_class: type[Cluster] = Cluster
+    paging: Paging = field(default_factory=Paging)
     manifests: dict[tuple[str, int], Manifest] = field(default_factory=dict)
     trimmed_to: dict[tuple[str, int], int] = field(default_factory=dict)
 
@@ -50,7 +52,7 @@ class Scene:
         )
         clock, self._tasks = SystemClock(), Tasks()
         self.cluster = self.cluster_class(config.cluster.bootstrap, Access(), "tierproxy-test", clock)
-        self.library = Library(open_store(config.archives["a"]), "c")
+        self.library = Library(open_store(config.archives["a"]), "c", self._tasks, self.paging)
         self.archiver = Archiver(config, self.cluster, {"a": self.library}, clock, self._tasks, self)
         await self.cluster.start()
         self._tasks.spawn(self.archiver.run(), "archiver")

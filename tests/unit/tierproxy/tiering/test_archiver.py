@@ -17,6 +17,7 @@ from tests.unit.batch_maker import make_batch, plain_records
 from tests.unit.tierproxy.tiering.scene import KEEP_ALL, KEEP_NOTHING, Scene, eventually
 from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
+from tierproxy.archive.pages import Paging
 from tierproxy.upstream import Cluster
 
 
@@ -94,6 +95,33 @@ async def test_topics_without_ids_are_archived_and_not_trimmed(
             await fetched_again(brokers, 3)
         assert brokers.asked(ApiKey.DELETE_RECORDS) == []
     assert caplog.text.count("topic t is archived but not trimmed: the brokers give no topic ids") == 1
+
+
+# ---- pages of the manifest -----------------------------------------------------------------------------------
+
+
+async def test_trimming_reaches_into_pages(
+    brokers: FakeCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    partition = brokers.create_topic("t")[0]
+    size = len(batch())
+    policy = {"keep_on_broker": {"bytes": f"{4 * size}B"}}
+    async with Scene(brokers, tmp_path, policy, paging=Paging(1, 1, 3)) as scene:
+        for end in range(10, 90, 10):
+            partition.append(batch())
+            manifest = await scene.archived("t", end)
+        assert [page.sums.segments for page in manifest.pages] == [3, 3, 1]
+        assert len(manifest.segments) == 1
+        await eventually(lambda: partition.log.start == 40, "trim up to the four newest segments")
+        for file in tmp_path.rglob("manifest/*"):
+            file.unlink()
+    async with Scene(brokers, tmp_path, policy, paging=Paging(1, 1, 3)) as scene:
+        for end in (90, 100):
+            partition.append(batch())
+            await scene.archived("t", end)
+        await eventually(lambda: "is archived, but not trimmed" in caplog.text, "word of the lost page")
+        assert partition.log.start == 40
+        assert "not archived any further" not in caplog.text
 
 
 # ---- what nobody foresaw -------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ import pytest
 from protocol.messages import NO_TOPIC_ID
 from tierproxy.archive.manifest import Gap, Manifest, SegmentEntry
 from tierproxy.archive.names import PartitionId, segment_name
+from tierproxy.archive.pages import Page
+from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.tiering.fsm import RETRY_FIRST, RETRY_MOST, TRIM_CHECK_MOST, IllegalMove, Machine, disagreement
 from tierproxy.tiering.steps import (
     MOVES,
@@ -26,6 +28,8 @@ from tierproxy.tiering.steps import (
     Hopeless,
     Load,
     Loaded,
+    Look,
+    Looked,
     Now,
     OutOfRange,
     RecordGap,
@@ -392,6 +396,54 @@ def test_looks_at_trims_now_and_then() -> None:
     _, action = play(KEEP_ALL, loaded(archived(0, 100), 0, 100, epoch_end=100), seconds=5)
     assert isinstance(action, Copy)
     assert action.wake_at == 5 + TRIM_CHECK_MOST
+
+
+def in_pages(manifest: Manifest, count: int) -> tuple[Manifest, Page]:
+    """The same with its oldest entries in a page."""
+    page = Page.of(manifest.segments[:count])
+    ref, _ = page.encode(SegmentInfo("c", "t", PID.topic_id, 0), "p")
+    return replace(manifest, pages=(ref,), segments=manifest.segments[count:]), page
+
+
+KEEP_2500 = replace(KEEP_ALL, keep_bytes=2500)
+
+
+def test_how_far_to_trim_may_be_written_in_a_page() -> None:
+    manifest, page = in_pages(archived(0, 10, 20, 30, 40, 50), 4)
+    machine, action = play(KEEP_2500, loaded(manifest, 0, 50))
+    assert action == Look(manifest.pages[0])
+    assert machine.on(Looked(manifest.pages[0], page), at(0)) == Trim(20)
+    assert isinstance(machine.on(Trimmed(20), at(0)), Copy)
+    assert isinstance(machine.on(Due(), at(TRIM_CHECK_MOST)), Copy), "the page is known"
+    following = manifest.with_segment(entry(50, 59), [])
+    machine.state = State.COMMIT
+    assert machine.on(Committed(following), at(TRIM_CHECK_MOST)) == Trim(30)
+
+
+def test_a_page_that_may_go_as_a_whole_is_not_read() -> None:
+    manifest, _ = in_pages(archived(0, 10, 20, 30, 40, 50), 2)
+    assert play(KEEP_2500, loaded(manifest, 0, 50))[1] == Trim(20)
+    assert play(KEEP_NOTHING, loaded(manifest, 0, 50))[1] == Trim(50)
+
+
+def test_a_page_of_what_the_broker_has_trimmed_is_not_read() -> None:
+    manifest, _ = in_pages(archived(0, 10, 20, 30, 40, 50), 2)
+    assert isinstance(play(KEEP_ALL, loaded(manifest, 0, 50))[1], Copy)
+    assert isinstance(play(replace(KEEP_ALL, keep_bytes=5000), loaded(manifest, 20, 50))[1], Copy)
+
+
+def test_copying_goes_on_when_a_page_can_not_be_read() -> None:
+    manifest, page = in_pages(archived(0, 10, 20, 30, 40, 50), 4)
+    machine, _ = play(KEEP_2500, loaded(manifest, 0, 50))
+    action = machine.on(Failed("the store is down"), at(0))
+    assert isinstance(action, Copy)
+    assert action.wake_at == RETRY_FIRST
+    assert machine.on(Due(), at(RETRY_FIRST)) == Look(manifest.pages[0])
+    assert machine.on(Conflicted(), at(RETRY_FIRST)) == Load(), "somebody has written it anew"
+    assert isinstance(machine.on(loaded(manifest, 0, 50), at(RETRY_FIRST)), Copy), "no hurry"
+    later = RETRY_FIRST + TRIM_CHECK_MOST
+    assert machine.on(Due(), at(later)) == Look(manifest.pages[0])
+    assert machine.on(Looked(manifest.pages[0], page), at(later)) == Trim(20)
 
 
 def test_a_changed_manifest_is_read_again_instead_of_trimming() -> None:

@@ -17,12 +17,14 @@ And when the trouble ends and nothing was rewritten: everything gets archived, a
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
-from tierproxy.archive.manifest import Gap, Manifest, SegmentEntry
+from tierproxy.archive.manifest import Gap, Manifest, PageRef, SegmentEntry
 from tierproxy.archive.names import PartitionId, segment_name
+from tierproxy.archive.pages import Page
+from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.tiering import steps
 from tierproxy.tiering.fsm import Machine, disagreement
 
@@ -121,6 +123,7 @@ class Store:
     chance: random.Random
     objects: dict[str, tuple[Batch, ...]] = field(default_factory=dict)
     manifest: Manifest | None = None
+    pages: dict[PageRef, Page] = field(default_factory=dict)
     trouble: float = 0.0
 
     def fail_sometimes(self) -> None:
@@ -140,9 +143,24 @@ class Store:
         self.fail_sometimes()
         if version != (self.manifest.generation if self.manifest is not None else None):
             return False
-        self.manifest = manifest
+        self.manifest = self.spilled(manifest)
         self.fail_sometimes()
         return True
+
+    def spilled(self, manifest: Manifest) -> Manifest:
+        """As the library does it, but with two entries in the root and three in a page."""
+        while len(manifest.segments) > 2:
+            last, kept = list[SegmentEntry](), manifest.pages
+            if kept and len(self.pages[kept[-1]]) < 3:
+                last, kept = list(self.pages[kept[-1]]), kept[:-1]
+            page = Page.of([*last, manifest.segments[0]])
+            ref, _ = page.encode(SegmentInfo("c", PID.topic, PID.topic_id, 0), f"p{len(self.pages)}")
+            self.pages[ref] = page
+            manifest = replace(manifest, pages=(*kept, ref), segments=manifest.segments[1:])
+        return manifest
+
+    def entries(self, manifest: Manifest) -> list[SegmentEntry]:
+        return [*(entry for page in manifest.pages for entry in self.pages[page]), *manifest.segments]
 
 
 class Archiver:
@@ -160,7 +178,7 @@ class Archiver:
     def turn(self) -> None:
         if isinstance(self.action, steps.Stop):
             return
-        if not isinstance(self.action, steps.Trim) and self.action.not_before > self.play.now.monotonic:
+        if not isinstance(self.action, steps.Look | steps.Trim) and self.action.not_before > self.play.now.monotonic:
             return
         self.play.may_die()
         try:
@@ -195,10 +213,14 @@ class Archiver:
                 return self.commit(action)
             case steps.RecordGap():
                 gap = Gap(action.start, action.end, self.play.now.ms, "?")
-                if not self.store.save(longer := action.manifest.with_gap(gap), self.version):
+                if not self.store.save(action.manifest.with_gap(gap), self.version):
                     return steps.Conflicted()
                 self.play.gaps += 1
-                return self.committed(longer)
+                return self.committed(self.store.manifest)
+            case steps.Look(page):
+                self.store.fail_sometimes()
+                self.play.looks += 1
+                return steps.Looked(page, self.store.pages[page])
             case steps.Trim():
                 manifest = self.store.load()
                 if manifest is None or manifest.end_offset < action.offset:
@@ -260,15 +282,16 @@ class Archiver:
         if not self.store.save(manifest, self.version):
             found = self.named(entry)
             return self.committed(found) if found is not None else steps.Conflicted()
-        return self.committed(manifest)
+        return self.committed(self.store.manifest)
 
     def named(self, entry: SegmentEntry) -> Manifest | None:
         manifest = self.store.load()
-        if manifest is not None and any(each.key_name == entry.key_name for each in manifest.segments):
+        if manifest is not None and entry in self.store.entries(manifest):
             return manifest
         return None
 
-    def committed(self, manifest: Manifest) -> steps.Committed:
+    def committed(self, manifest: Manifest | None) -> steps.Committed:
+        assert manifest is not None
         self.play.may_die()
         self.segment, self.entry, self.version = [], None, manifest.generation
         return steps.Committed(manifest)
@@ -292,7 +315,7 @@ class Play:
         self.killing = 0.0
         self.broker_trouble = 0.0
         self.trimmed: dict[int, int] = {}
-        self.names = self.gaps = self.trims = self.deaths = 0
+        self.names = self.gaps = self.trims = self.deaths = self.looks = 0
         for _ in range(self.chance.randint(0, 3)):
             self.broker.produce()
         self.broker.delete(self.chance.randint(0, 2))  # the archive may begin inside a batch
@@ -364,7 +387,7 @@ class Play:
         self.trims += 1
 
     def archived(self) -> Iterator[tuple[int, int]]:
-        for entry in self.store.manifest.segments if self.store.manifest is not None else ():
+        for entry in self.store.entries(self.store.manifest) if self.store.manifest is not None else ():
             for batch in self.store.objects[entry.key_name]:
                 yield from zip(range(batch.base, batch.last + 1), batch.tokens, strict=True)
 
@@ -409,15 +432,16 @@ def test_rewritten_history_is_never_trimmed(seed: int) -> None:
 
 
 def test_the_plays_are_worth_watching() -> None:
-    """The seeds above do meet gaps, deaths, trims, rewritten history and archivers that stop."""
-    gaps = deaths = trims = rewritten = stopped = 0
+    """The seeds above do meet gaps, deaths, trims, looks into pages, rewritten history and archivers that stop."""
+    gaps = deaths = trims = looks = rewritten = stopped = 0
     for seed in range(60):
         play = Play(1_000_000 + seed, harsh=True)
         play.run()
         gaps, deaths, trims = gaps + play.gaps, deaths + play.deaths, trims + play.trims
+        looks += play.looks
         rewritten += play.broker.rewritten_from is not None
         stopped += any(isinstance(archiver.action, steps.Stop) for archiver in play.archivers)
-    assert min(gaps, deaths, trims, rewritten, stopped) >= 10
+    assert min(gaps, deaths, trims, looks, rewritten, stopped) >= 10
 
 
 def test_a_seed_plays_the_same_twice() -> None:

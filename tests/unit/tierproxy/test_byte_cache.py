@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierproxy.cold.cache import ByteCache
+from tierproxy.byte_cache import ByteCache
 
 
 def test_the_least_recently_used_goes_first() -> None:
