@@ -23,12 +23,13 @@ from tierproxy.archive.names import (
     cluster_prefix,
     manifest_key,
     parse_key,
+    parse_segment_name,
     partition_prefix,
 )
 from tierproxy.archive.page_files import PageFiles
 from tierproxy.archive.pages import Page, PageRef, Paging
 from tierproxy.archive.segment_index import SegmentIndex, SegmentInfo, read_index
-from tierproxy.archive.store import Conflict, NotFound, Store
+from tierproxy.archive.store import Conflict, NotFound, ObjectInfo, Store
 from tierproxy.byte_cache import ByteCache
 from tierproxy.tasks import Tasks
 
@@ -137,15 +138,24 @@ class Library:
         return self._keep(pid, VersionedManifest(manifest, stored), len(data))
 
     async def partitions(self) -> AsyncIterator[PartitionId]:
-        """Every partition that has a manifest. Lists the whole archive: for tools only."""
+        """Every partition that has a manifest, or segments at least. Lists the whole archive: for tools only."""
+        last: PartitionId | None = None
         async for found in self.store.list(cluster_prefix(self.cluster)):
-            if found.key.endswith(f"/{MANIFEST_FILE}"):
-                try:
-                    _, pid, name = parse_key(found.key)
-                except FormatError:  # somebody else's file
-                    continue
-                if name == MANIFEST_FILE:
-                    yield pid
+            try:
+                _, pid, name = parse_key(found.key)
+                if name != MANIFEST_FILE:
+                    parse_segment_name(name)
+            except FormatError:  # somebody else's file, or a page
+                continue
+            if pid != last:  # a partition's keys follow each other
+                last = pid
+                yield pid
+
+    async def objects(self, pid: PartitionId) -> AsyncIterator[tuple[str, ObjectInfo]]:
+        """Every object in a partition's folder, with its name there. For tools only."""
+        folder = partition_prefix(self.cluster, pid)
+        async for found in self.store.list(folder):
+            yield found.key.removeprefix(folder), found
 
     # -- a manifest's entries, wherever they are ------------------------------------------------------------------
 
@@ -234,6 +244,12 @@ class Library:
         rewritten = await self._write_pages(manifest, start, stop, [*paged[:at], *new, *paged[after:]])
         left = tuple(entries[max(after, len(paged)) :])
         return replace(manifest, pages=rewritten, segments=left, generation=generation)
+
+    async def rebuilding(self, manifest: Manifest, page: PageRef, entries: Sequence[SegmentEntry]) -> Manifest:
+        """The next manifest, with `entries` in the place of a page that can't be read; see replacing()."""
+        at = manifest.pages.index(page)
+        pages = await self._write_pages(manifest, at, at + 1, entries)
+        return replace(manifest, pages=pages, generation=manifest.generation + 1)
 
     async def _spilled(self, manifest: Manifest) -> Manifest:
         """With the older ones of the root's entries in pages, if there are too many."""

@@ -168,6 +168,11 @@ def parse_page_name(name: str) -> SegmentName:
     return SegmentName(int(match[1]), int(match[2]), match[3])
 
 
+def damaged_name(now_ms: int) -> str:
+    """Where a damaged manifest is kept when another takes its place: "manifest.json.damaged-1700000000000"."""
+    return f"{MANIFEST_FILE}.damaged-{now_ms}"
+
+
 def parse_key(key: str) -> tuple[str, PartitionId, str]:
     """Cluster, partition and file name of any object in a partition's folder; FormatError for other keys."""
     parts = key.split("/", 4)

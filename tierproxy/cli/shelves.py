@@ -82,7 +82,11 @@ async def _shelf(name: str, library: Library, pid: PartitionId) -> Shelf:
     except TierproxyError as error:
         return Shelf(name, library, pid, None, str(error))
     if found is None:
-        return Shelf(name, library, pid, None, "has no manifest")
+        problem = (
+            "has segments but no manifest: it is lost, or its first one is being archived right now; "
+            "`tierproxy archive repair` can make it anew"
+        )
+        return Shelf(name, library, pid, None, problem)
     try:
         sums = await library.sums(found.manifest)
     except TierproxyError:  # a page is damaged, as verify will say
