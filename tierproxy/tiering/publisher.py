@@ -10,11 +10,12 @@ second try conflicts with the first, and every conflict first looks whether our 
 import asyncio
 import hashlib
 import secrets
+from contextlib import suppress
 
-from tierproxy.archive.errors import FormatError
+from tierproxy.archive.errors import ContinuityError, FormatError
 from tierproxy.archive.library import Library, VersionedManifest
 from tierproxy.archive.manifest import Gap, Manifest, SegmentEntry
-from tierproxy.archive.names import PartitionId
+from tierproxy.archive.names import PartitionId, parse_segment_name
 from tierproxy.archive.store import Conflict, NotFound, Truncated
 from tierproxy.clock import Clock
 from tierproxy.tiering.spool import OpenSegment
@@ -70,10 +71,12 @@ class Publisher:
         return Verified()
 
     async def commit(self, action: Commit) -> Committed | Conflicted:
-        """Name the verified segment in the manifest. Raises ContinuityError if it does not fit there."""
+        """Name the verified segment in the manifest. Raises ContinuityError if it does not fit there, or if it would be
+        the first although there must have been others."""
         entry = self._uploaded()
         base = action.manifest
         if base is None:
+            await self._check_for_a_lost_one(action.start_offset)
             cluster = self._library.cluster
             base = Manifest.empty(cluster, self._cluster_id, self._pid, action.start_offset)
         manifest = base.with_segment(entry, self._epochs, fetched_at=self._fetched_at)
@@ -126,6 +129,17 @@ class Publisher:
     def _know(self, found: VersionedManifest | None) -> Manifest | None:
         self._version = found.version if found is not None else None
         return found.manifest if found is not None else None
+
+    async def _check_for_a_lost_one(self, start_offset: int) -> None:
+        """A new manifest in the place of a lost one would make garbage of what nobody but the archive has."""
+        async for name, _ in self._library.objects(self._pid):
+            with suppress(FormatError):
+                if parse_segment_name(name).last_offset < start_offset:
+                    raise ContinuityError(
+                        f"{self._pid} has no manifest, but segments of what the broker no longer has (below offset "
+                        f"{start_offset}), such as {name}: the manifest is lost. `tierproxy archive repair "
+                        f"{self._pid.topic} --partition {self._pid.partition}` makes it anew"
+                    )
 
     async def _is_in(self, found: VersionedManifest | None, entry: SegmentEntry) -> bool:
         return found is not None and await self._library.segment_at(found.manifest, entry.last_offset) == entry

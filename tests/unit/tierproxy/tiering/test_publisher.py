@@ -10,7 +10,7 @@ from tests.unit.batch_maker import make_batch, plain_records
 from tierproxy.archive.errors import ContinuityError
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Manifest
-from tierproxy.archive.names import PartitionId
+from tierproxy.archive.names import PartitionId, manifest_key
 from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.archive.store import Unavailable
 from tierproxy.archive.store_file import FileStore
@@ -64,6 +64,22 @@ async def archive(publisher: Publisher, manifest: Manifest | None, base: int) ->
     event = await publisher.commit(Commit(manifest, start_offset=base))
     assert isinstance(event, Committed)
     return event.manifest
+
+
+async def test_a_lost_manifest_is_not_taken_for_a_new_archive(
+    publisher: Publisher, library: Library, tmp_path: Path
+) -> None:
+    first = await archive(publisher, None, 5)
+    await archive(publisher, first, 15)
+    (tmp_path / manifest_key("c", PID)).unlink()
+    assert await publisher.load() is None
+    for base, stray in ((25, "00005-00000000000000000014"), (15, "00005-00000000000000000014")):
+        with pytest.raises(ContinuityError, match=rf"{stray}.*archive repair t --partition 0"):
+            await archive(publisher, None, base)
+        await publisher.load()
+    assert await library.load(PID) is None
+    # Whatever the broker still has can be archived again: a crash may have left it, right before the first manifest.
+    assert (await archive(publisher, None, 14)).start_offset == 14
 
 
 async def test_segments_are_stored_read_back_and_named(publisher: Publisher, library: Library, tmp_path: Path) -> None:
