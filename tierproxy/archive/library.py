@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from tierproxy.archive.errors import ClusterMismatch, ContinuityError, FormatError
@@ -156,6 +157,17 @@ class Library:
         folder = partition_prefix(self.cluster, pid)
         async for found in self.store.list(folder):
             yield found.key.removeprefix(folder), found
+
+    async def left_behind(self, pid: PartitionId, offset: int) -> str | None:
+        """Name of some segment of the partition that ends below `offset`; None if there is none.
+
+        For where there is no manifest: if the broker's log begins at `offset`, such a segment says that the manifest is
+        lost. Lists the partition's folder, in order, so it is the first segment that counts.
+        """
+        async for name, _ in self.objects(pid):
+            with suppress(FormatError):
+                return name if parse_segment_name(name).last_offset < offset else None
+        return None
 
     # -- a manifest's entries, wherever they are ------------------------------------------------------------------
 

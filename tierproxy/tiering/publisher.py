@@ -10,12 +10,11 @@ second try conflicts with the first, and every conflict first looks whether our 
 import asyncio
 import hashlib
 import secrets
-from contextlib import suppress
 
 from tierproxy.archive.errors import ContinuityError, FormatError
 from tierproxy.archive.library import Library, VersionedManifest
 from tierproxy.archive.manifest import Gap, Manifest, SegmentEntry
-from tierproxy.archive.names import PartitionId, parse_segment_name
+from tierproxy.archive.names import PartitionId
 from tierproxy.archive.store import Conflict, NotFound, Truncated
 from tierproxy.clock import Clock
 from tierproxy.tiering.spool import OpenSegment
@@ -132,14 +131,13 @@ class Publisher:
 
     async def _check_for_a_lost_one(self, start_offset: int) -> None:
         """A new manifest in the place of a lost one would make garbage of what nobody but the archive has."""
-        async for name, _ in self._library.objects(self._pid):
-            with suppress(FormatError):
-                if parse_segment_name(name).last_offset < start_offset:
-                    raise ContinuityError(
-                        f"{self._pid} has no manifest, but segments of what the broker no longer has (below offset "
-                        f"{start_offset}), such as {name}: the manifest is lost. `tierproxy archive repair "
-                        f"{self._pid.topic} --partition {self._pid.partition}` makes it anew"
-                    )
+        name = await self._library.left_behind(self._pid, start_offset)
+        if name is not None:
+            raise ContinuityError(
+                f"{self._pid} has no manifest, but segments of what the broker no longer has (below offset "
+                f"{start_offset}), such as {name}: the manifest is lost. `tierproxy archive repair {self._pid.topic} "
+                f"--partition {self._pid.partition}` makes it anew"
+            )
 
     async def _is_in(self, found: VersionedManifest | None, entry: SegmentEntry) -> bool:
         return found is not None and await self._library.segment_at(found.manifest, entry.last_offset) == entry
