@@ -184,10 +184,8 @@ class Library:
             if page.last_offset < first or (since_ms is not None and page.sums.max_timestamp < since_ms):
                 continue
             entries = await self.page(manifest.pid, page)
-            for at in range(entries.place(first), len(entries)):
-                entry = entries[at]
-                if since_ms is None or entry.max_timestamp >= since_ms:
-                    yield entry
+            for entry in entries.walk(first, since_ms):
+                yield entry
         for entry in manifest.segments:
             if entry.last_offset >= first and (since_ms is None or entry.max_timestamp >= since_ms):
                 yield entry
@@ -222,8 +220,7 @@ class Library:
         if not manifest.pages or manifest.pages[0].base_offset >= manifest.start_offset:
             return manifest.sums
         first, *others = manifest.pages
-        entries = await self.page(manifest.pid, first)
-        shown = Sums.of(entries[entries.place(manifest.start_offset) :])
+        shown = await asyncio.to_thread(Sums.of, await self._shown(manifest, first))
         return sum((page.sums for page in others), shown + Sums.of(manifest.segments))
 
     async def replacing(self, manifest: Manifest, old: Sequence[SegmentEntry], new: Sequence[SegmentEntry]) -> Manifest:
@@ -280,8 +277,9 @@ class Library:
         return replace(manifest, pages=await self._write_pages(manifest, start, end, entries), segments=kept)
 
     async def _shown(self, manifest: Manifest, page: PageRef) -> Sequence[SegmentEntry]:
+        """A page's entries from the start on."""
         entries = await self.page(manifest.pid, page)
-        return entries[entries.place(manifest.start_offset) :]
+        return await asyncio.to_thread(list, entries.walk(manifest.start_offset))
 
     async def _write_pages(
         self, manifest: Manifest, start: int, stop: int, entries: Sequence[SegmentEntry]
@@ -293,8 +291,9 @@ class Library:
         """
         most = self._paging.page_most
         if start and entries and stop - start and manifest.pages[start - 1].sums.segments + len(entries) <= most // 2:
-            start -= 1
-            entries = [*await self._shown(manifest, manifest.pages[start]), *entries]
+            with suppress(FormatError, NotFound):  # what is damaged stays for itself
+                entries = [*await self._shown(manifest, manifest.pages[start - 1]), *entries]
+                start -= 1
         parts = [entries[at : at + most] for at in range(0, len(entries), most)]
         written = [await self._pages.write(manifest.pid, part) for part in parts]
         return (*manifest.pages[:start], *written, *manifest.pages[stop:])

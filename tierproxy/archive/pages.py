@@ -27,7 +27,7 @@ Old pages stay readable for ever: a change to this is another version beside thi
 import json
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Self, overload
@@ -66,6 +66,7 @@ _NUMBERS = (
     ("created_ms", 0),
 )
 """The columns of numbers, and the least that each may hold."""
+_MAX_TIMESTAMP = 7
 _ENTRY_BYTES = 8 * len(_NUMBERS) + 32 + 64  # numbers, checksum, tag
 
 
@@ -199,6 +200,13 @@ class Page(Sequence[SegmentEntry]):
     def place(self, offset: int) -> int:
         """Place of the segment that holds `offset`, or else of the next; its length if all end below."""
         return bisect_left(self._numbers[1], offset)
+
+    def walk(self, offset: int, since_ms: int | None = None) -> Iterator[SegmentEntry]:
+        """Its entries from `place(offset)` on; with `since_ms` only those with a record of that time or later."""
+        highest = self._numbers[_MAX_TIMESTAMP]
+        for at in range(self.place(offset), len(self)):
+            if since_ms is None or highest[at] >= since_ms:
+                yield self[at]
 
     def encode(self, about: SegmentInfo, tag: str) -> tuple[PageRef, bytes]:
         """The object and the row that names it. Takes its time: call it in a thread."""

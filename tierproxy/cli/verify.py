@@ -294,8 +294,8 @@ async def _readable(
         except TierproxyError as error:
             damaged[page] = error
             continue
-        for at in range(entries.place(manifest.start_offset), len(entries)):
-            yield entries[at]
+        for entry in entries.walk(manifest.start_offset):
+            yield entry
     for entry in manifest.segments:
         yield entry
 
