@@ -66,7 +66,7 @@ _NUMBERS = (
     ("created_ms", 0),
 )
 """The columns of numbers, and the least that each may hold."""
-_MAX_TIMESTAMP = 7
+_MAX_TIMESTAMP = [name for name, _ in _NUMBERS].index("max_timestamp")
 _ENTRY_BYTES = 8 * len(_NUMBERS) + 32 + 64  # numbers, checksum, tag
 
 

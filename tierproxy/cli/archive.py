@@ -139,11 +139,16 @@ def repair(
         with progress_bar() as progress:
             for shelf in shelves:
                 repairer = Repairer(shelf.library, shelf.pid, SystemClock().now_ms())
-                result = await repairer.plan()
-                if yes and result.problem and not result.hopeless:
-                    total = sum(each.entry.stored_size for each in result.chosen)
-                    task = progress.add_task(str(shelf.pid), total=total)
-                    await repairer.carry_out(partial(progress.advance, task))
+                result = repairer.result
+                try:
+                    await repairer.plan()
+                    if yes and result.problem and not result.hopeless:
+                        total = sum(each.entry.stored_size for each in result.chosen)
+                        task = progress.add_task(str(shelf.pid), total=total)
+                        await repairer.carry_out(partial(progress.advance, task))
+                except TierproxyError as error:  # the others are looked into all the same
+                    result.problem = result.problem or "it can't be looked into"
+                    result.hopeless = str(error)
                 results.append((shelf, result))
         return results
 

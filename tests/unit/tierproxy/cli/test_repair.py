@@ -14,6 +14,8 @@ from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Manifest, SegmentEntry
 from tierproxy.archive.pages import Paging
 from tierproxy.cli import main
+from tierproxy.cli.repair import Repairer
+from tierproxy.errors import TierproxyError
 
 SMALL = Paging(root_most=2, root_keep=1, page_most=3)
 
@@ -320,6 +322,37 @@ def test_what_pages_still_say_need_not_be_read_from_segments(paged: Archive) -> 
     assert created[:8] == [each.created_ms for each in entries[:8]]
     assert created[8] > TIME, "of the one in the root only the object's own time is known"
     assert timeless(listed(paged, after)) == timeless(entries)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_manifest_that_somebody_wrote_meanwhile_stays(archive: Archive, lost: bool) -> None:
+    file = archive.folder / "manifest.json"
+    whole = file.read_bytes()
+    forget(archive)
+    if not lost:
+        file.write_bytes(b"damaged")
+
+    async def repair(library: Library) -> None:
+        repairer = Repairer(library, PID, TIME)
+        assert (await repairer.plan()).problem
+        file.write_bytes(whole)
+        with pytest.raises(TierproxyError, match="changed meanwhile"):
+            await repairer.carry_out(lambda _: None)
+
+    archive.do(repair)
+    assert file.read_bytes() == whole
+
+
+def test_trouble_with_one_partition_does_not_keep_others_from_repair(archive: Archive, tmp_path: Path) -> None:
+    other = Archive(tmp_path, replace(PID, partition=1)).add(batch(0, [b"x"])).save()
+    for each in (archive, other):
+        forget(each)
+    (archive.folder / "manifest.json").mkdir()
+    result = run(archive, "repair", "--yes")
+    assert result.exit_code == 1
+    assert "can't" in result.stdout.splitlines()[0]
+    assert "local flights-1: its manifest is lost; it was made anew" in result.stdout
+    assert loaded(other).end_offset == 1
 
 
 def test_a_newer_version_is_no_damage(archive: Archive) -> None:
