@@ -78,6 +78,7 @@ class Scout:
         self._topics: Flights[str, None] = Flights(tasks, "metadata of")
         self._topics_at = -TOPICS_EVERY
         self._claimed: set[str] = set()  # archives that are recorded as this cluster's
+        self._unarchived: set[PartitionId] = set()  # those without a manifest that have not lost it either
         self._wake = asyncio.Event()
         self._in_use: dict[PartitionId, Tier] = {}
         self._trouble = OncePerChange(log)
@@ -183,9 +184,11 @@ class Scout:
 
     async def _learn_manifest(self, tier: Tier) -> Manifest | None:
         asked_at = self._clock.now_ms()
+        log_start = tier.broker_start  # what is below was committed by now, if anybody has trimmed it
         found = await self._libraries[tier.archive].load(tier.pid)
         if found is None:
             await self.owner(tier)
+            await self._check_for_a_lost_one(tier, log_start)
         manifest = found.manifest if found is not None else None
         known = tier.manifest
         if known is None or (manifest is not None and manifest.generation >= known.generation):
@@ -193,6 +196,22 @@ class Scout:
         tier.manifest_known = True
         tier.manifest_at_ms = asked_at
         return tier.manifest
+
+    async def _check_for_a_lost_one(self, tier: Tier, log_start: int) -> None:
+        """TierproxyError if there are segments of what the broker, whose log began at `log_start`, no longer had.
+
+        "Nothing archived" must not be concluded there. Looked for once for each partition without a manifest: no reader
+        waits for a listing a second time.
+        """
+        if log_start <= 0 or tier.pid in self._unarchived:
+            return
+        name = await self._libraries[tier.archive].left_behind(tier.pid, log_start)
+        if name is not None:
+            raise TierproxyError(
+                f"archive {tier.archive} has no manifest of {tier.pid}, but segments of what the broker no longer has, "
+                f"such as {name}: the manifest is lost. `tierproxy archive repair` makes it anew"
+            )
+        self._unarchived.add(tier.pid)
 
     async def _learn_broker(self, tiers: list[Tier]) -> dict[PartitionId, tuple[int, int]]:
         by_name = {TopicPartition(t.pid.topic, t.pid.partition): t for t in tiers}

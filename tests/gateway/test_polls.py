@@ -1,6 +1,7 @@
 """Fetches that wait: what a trim, a slow archive, or hot records do to them."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +64,25 @@ async def test_a_trim_that_overtakes_a_long_poll_is_no_error(
     assert end.log_start in (0, -1)
     found = await read_until(client, version, Ask(key, 0, 10))
     assert (found.error, found.records) == (NONE, batches[1])
+
+
+async def test_a_lost_manifest_is_never_out_of_range(
+    brokers: FakeCluster, gateway: Gateway, client: Connection, tmp_path: Path
+) -> None:
+    topic = brokers.create_topic("cold.t")
+    batches = fill(topic[0], 2)
+    await gateway.library.claim(brokers.cluster_id)
+    await gateway.archive(topic[0], upto=10)
+    (file,) = tmp_path.rglob("manifest.json")
+    manifest = file.read_bytes()
+    file.unlink()
+    for _ in range(5):
+        found = await read_until(client, 17, Ask(topic.topic_id, 0, 0))
+        assert (found.error, found.records) == (ErrorCode.KAFKA_STORAGE_ERROR, b"")
+    file.write_bytes(manifest)
+    while (found := await read_until(client, 17, Ask(topic.topic_id, 0, 0))).error == ErrorCode.KAFKA_STORAGE_ERROR:
+        pass
+    assert (found.error, found.records) == (NONE, batches[0])
 
 
 async def test_hot_records_wait_for_no_archive(brokers: FakeCluster, gateway: Gateway, client: Connection) -> None:

@@ -15,6 +15,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -31,12 +32,13 @@ from tierproxy.archive.names import (
     cluster_prefix,
     manifest_key,
     parse_key,
+    parse_segment_name,
     partition_prefix,
 )
 from tierproxy.archive.page_files import PageFiles
 from tierproxy.archive.pages import Page, PageRef, Paging
 from tierproxy.archive.segment_index import SegmentIndex, SegmentInfo, read_index
-from tierproxy.archive.store import Conflict, NotFound, Store, StoreError, Truncated, Unavailable
+from tierproxy.archive.store import Conflict, NotFound, ObjectInfo, Store, StoreError, Truncated, Unavailable
 from tierproxy.byte_cache import ByteCache
 from tierproxy.tasks import Tasks
 from tierproxy.telemetry import DAMAGED_READS
@@ -236,15 +238,35 @@ class Library:
         return VersionedMoved(moved, await self._write(manifest_key(self.cluster, pid), data, version))
 
     async def partitions(self) -> AsyncIterator[PartitionId]:
-        """Every partition that has a manifest. Lists the whole archive: for tools only."""
+        """Every partition that has a manifest, or segments at least. Lists the whole archive: for tools only."""
+        last: PartitionId | None = None
         async for found in self.store.list(cluster_prefix(self.cluster)):
-            if found.key.endswith(f"/{MANIFEST_FILE}"):
-                try:
-                    _, pid, name = parse_key(found.key)
-                except FormatError:  # somebody else's file
-                    continue
-                if name == MANIFEST_FILE:
-                    yield pid
+            try:
+                _, pid, name = parse_key(found.key)
+                if name != MANIFEST_FILE:
+                    parse_segment_name(name)
+            except FormatError:  # somebody else's file, or a page
+                continue
+            if pid != last:  # a partition's keys follow each other
+                last = pid
+                yield pid
+
+    async def objects(self, pid: PartitionId) -> AsyncIterator[tuple[str, ObjectInfo]]:
+        """Every object in a partition's folder, with its name there. For tools only."""
+        folder = partition_prefix(self.cluster, pid)
+        async for found in self.store.list(folder):
+            yield found.key.removeprefix(folder), found
+
+    async def left_behind(self, pid: PartitionId, offset: int) -> str | None:
+        """Name of some segment of the partition that ends below `offset`; None if there is none.
+
+        For where there is no manifest: if the broker's log begins at `offset`, such a segment says that the manifest is
+        lost. Lists the partition's folder, in order, so it is the first segment that counts.
+        """
+        async for name, _ in self.objects(pid):
+            with suppress(FormatError):
+                return name if parse_segment_name(name).last_offset < offset else None
+        return None
 
     # -- a manifest's entries, wherever they are ------------------------------------------------------------------
 
@@ -261,10 +283,8 @@ class Library:
             if page.last_offset < first or (since_ms is not None and page.sums.max_timestamp < since_ms):
                 continue
             entries = await self.page(manifest.pid, page)
-            for at in range(entries.place(first), len(entries)):
-                entry = entries[at]
-                if since_ms is None or entry.max_timestamp >= since_ms:
-                    yield entry
+            for entry in entries.walk(first, since_ms):
+                yield entry
         for entry in manifest.segments:
             if entry.last_offset >= first and (since_ms is None or entry.max_timestamp >= since_ms):
                 yield entry
@@ -299,8 +319,7 @@ class Library:
         if not manifest.pages or manifest.pages[0].base_offset >= manifest.start_offset:
             return manifest.sums
         first, *others = manifest.pages
-        entries = await self.page(manifest.pid, first)
-        shown = Sums.of(entries[entries.place(manifest.start_offset) :])
+        shown = await asyncio.to_thread(Sums.of, await self._shown(manifest, first))
         return sum((page.sums for page in others), shown + Sums.of(manifest.segments))
 
     async def replacing(self, manifest: Manifest, old: Sequence[SegmentEntry], new: Sequence[SegmentEntry]) -> Manifest:
@@ -349,6 +368,12 @@ class Library:
             raise ContinuityError(f"{manifest.pid}: {merged.key_name} does not hold what it was merged from")
         return await self.replacing(manifest, run, [merged])
 
+    async def rebuilding(self, manifest: Manifest, page: PageRef, entries: Sequence[SegmentEntry]) -> Manifest:
+        """The next manifest, with `entries` in the place of a page that can't be read; see replacing()."""
+        at = manifest.pages.index(page)
+        pages = await self._write_pages(manifest, at, at + 1, entries)
+        return replace(manifest, pages=pages, generation=manifest.generation + 1)
+
     async def _spilled(self, manifest: Manifest) -> Manifest:
         """With the older ones of the root's entries in pages, if there are too many."""
         if len(manifest.segments) <= self._paging.root_most:
@@ -366,8 +391,9 @@ class Library:
         return replace(manifest, pages=await self._write_pages(manifest, start, end, entries), segments=kept)
 
     async def _shown(self, manifest: Manifest, page: PageRef) -> Sequence[SegmentEntry]:
+        """A page's entries from the start on."""
         entries = await self.page(manifest.pid, page)
-        return entries[entries.place(manifest.start_offset) :]
+        return await asyncio.to_thread(list, entries.walk(manifest.start_offset))
 
     async def _write_pages(
         self, manifest: Manifest, start: int, stop: int, entries: Sequence[SegmentEntry]
@@ -379,8 +405,9 @@ class Library:
         """
         most = self._paging.page_most
         if start and entries and stop - start and manifest.pages[start - 1].sums.segments + len(entries) <= most // 2:
-            start -= 1
-            entries = [*await self._shown(manifest, manifest.pages[start]), *entries]
+            with suppress(FormatError, NotFound):  # what is damaged stays for itself
+                entries = [*await self._shown(manifest, manifest.pages[start - 1]), *entries]
+                start -= 1
         parts = [entries[at : at + most] for at in range(0, len(entries), most)]
         written = [await self.home(manifest.pid)._pages.write(manifest.pid, part) for part in parts]
         return (*manifest.pages[:start], *written, *manifest.pages[stop:])

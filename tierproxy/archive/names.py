@@ -143,6 +143,11 @@ def may_be_garbage(name: str) -> bool:
     return _SEGMENT.fullmatch(name) is not None or _PAGE.fullmatch(name) is not None
 
 
+def is_tag(text: str) -> bool:
+    """Whether `text` may make a name unique."""
+    return _TAG.fullmatch(text) is not None
+
+
 def segment_name(base_offset: int, last_offset: int, tag: str) -> str:
     """A segment's file name: "00000000000000000000-00000000000000183201-5f1c9a3e.log.zst".
 
@@ -151,7 +156,7 @@ def segment_name(base_offset: int, last_offset: int, tag: str) -> str:
     """
     if not 0 <= base_offset <= last_offset:
         raise ValueError(f"no segment goes from offset {base_offset} to {last_offset}")
-    if not _TAG.fullmatch(tag):
+    if not is_tag(tag):
         raise ValueError(f"{tag!r} is no tag")
     return f"{base_offset:020}-{last_offset:020}-{tag}{SEGMENT_SUFFIX}"
 
@@ -180,6 +185,11 @@ def parse_page_name(name: str) -> SegmentName:
     if match is None or int(match[1]) > int(match[2]):
         raise FormatError(f"{name!r} is no page's name")
     return SegmentName(int(match[1]), int(match[2]), match[3])
+
+
+def damaged_name(now_ms: int) -> str:
+    """Where a damaged manifest is kept when another takes its place: "manifest.json.damaged-1700000000000"."""
+    return f"{MANIFEST_FILE}.damaged-{now_ms}"
 
 
 def parse_key(key: str) -> tuple[str, PartitionId, str]:

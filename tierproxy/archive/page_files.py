@@ -19,8 +19,8 @@ from tierproxy.tasks import Tasks
 
 KEPT_BYTES = 64 << 20
 """Memory for pages: a hundred full ones, of 4,096 segments each."""
-MOST_READS = 4
-"""Pages that are being read at a time: each takes several times its size meanwhile."""
+MOST_READS = 16
+"""Pages that are being read at a time: each takes some 4 MiB meanwhile."""
 
 _PageId = tuple[PartitionId, str]
 

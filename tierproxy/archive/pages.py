@@ -27,7 +27,7 @@ Old pages stay readable for ever: a change to this is another version beside thi
 import json
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Self, overload
@@ -36,8 +36,15 @@ import zstandard
 
 from tierproxy.archive.errors import FormatError
 from tierproxy.archive.json_fields import Fields
-from tierproxy.archive.names import page_name, parse_page_name, parse_topic_id, segment_name, topic_id_text
-from tierproxy.archive.names import parse_segment_name as parse_name
+from tierproxy.archive.names import (
+    is_tag,
+    page_name,
+    parse_page_name,
+    parse_segment_name,
+    parse_topic_id,
+    segment_name,
+    topic_id_text,
+)
 from tierproxy.archive.segment_entry import SHA256_TEXT, SegmentEntry, Sums
 from tierproxy.archive.segment_index import SegmentInfo
 
@@ -59,6 +66,7 @@ _NUMBERS = (
     ("created_ms", 0),
 )
 """The columns of numbers, and the least that each may hold."""
+_MAX_TIMESTAMP = [name for name, _ in _NUMBERS].index("max_timestamp")
 _ENTRY_BYTES = 8 * len(_NUMBERS) + 32 + 64  # numbers, checksum, tag
 
 
@@ -134,7 +142,7 @@ class Page(Sequence[SegmentEntry]):
     @classmethod
     def of(cls, entries: Sequence[SegmentEntry]) -> Self:
         """A page of these entries; there must be at least one."""
-        tags = tuple(parse_name(entry.key_name).tag for entry in entries)
+        tags = tuple(parse_segment_name(entry.key_name).tag for entry in entries)
         numbers = tuple(array("q", [getattr(entry, name) for entry in entries]) for name, _ in _NUMBERS)
         return cls(tags, numbers, bytes.fromhex("".join(entry.sha256 for entry in entries)))
 
@@ -173,9 +181,32 @@ class Page(Sequence[SegmentEntry]):
     def last_offset(self) -> int:
         return self._numbers[1][-1]
 
+    @property
+    def sums(self) -> Sums:
+        """What its entries come to: Sums.of(), but by columns, which is much quicker."""
+        _, _, stored, plain, _, records, lowest, highest, created = self._numbers
+        times = zip(highest, created, strict=True)
+        return Sums(
+            segments=len(self),
+            stored_size=sum(stored),
+            plain_size=sum(plain),
+            records=sum(records),
+            min_timestamp=min((time for time in lowest if time >= 0), default=-1),
+            max_timestamp=max(highest),
+            newest_ms=max(min(time, archived) if time >= 0 else archived for time, archived in times),
+            created_ms=max(created),
+        )
+
     def place(self, offset: int) -> int:
         """Place of the segment that holds `offset`, or else of the next; its length if all end below."""
         return bisect_left(self._numbers[1], offset)
+
+    def walk(self, offset: int, since_ms: int | None = None) -> Iterator[SegmentEntry]:
+        """Its entries from `place(offset)` on; with `since_ms` only those with a record of that time or later."""
+        highest = self._numbers[_MAX_TIMESTAMP]
+        for at in range(self.place(offset), len(self)):
+            if since_ms is None or highest[at] >= since_ms:
+                yield self[at]
 
     def encode(self, about: SegmentInfo, tag: str) -> tuple[PageRef, bytes]:
         """The object and the row that names it. Takes its time: call it in a thread."""
@@ -193,7 +224,7 @@ class Page(Sequence[SegmentEntry]):
         plain = ("{\n" + ",\n".join(f'  "{name}": {json.dumps(value)}' for name, value in fields) + "\n}\n").encode()
         data = zstandard.ZstdCompressor(_LEVEL, write_checksum=True).compress(plain)
         name = page_name(self.base_offset, self.last_offset, tag)
-        return PageRef(name, self.base_offset, self.last_offset, Sums.of(self), sha256(data).hexdigest()), data
+        return PageRef(name, self.base_offset, self.last_offset, self.sums, sha256(data).hexdigest()), data
 
     @classmethod
     def decode(cls, data: bytes, ref: PageRef, about: SegmentInfo) -> Self:
@@ -203,7 +234,7 @@ class Page(Sequence[SegmentEntry]):
         found, page = cls.read(data, ref.name)
         if found != about:
             raise FormatError(f"{ref.name} is of {found.topic}-{found.partition} in {found.cluster!r}")
-        if (page.base_offset, page.last_offset, Sums.of(page)) != (ref.base_offset, ref.last_offset, ref.sums):
+        if (page.base_offset, page.last_offset, page.sums) != (ref.base_offset, ref.last_offset, ref.sums):
             raise FormatError(f"{ref.name}: it does not hold what the manifest says")
         return page
 
@@ -242,11 +273,8 @@ class Page(Sequence[SegmentEntry]):
             if not end < base <= last or index[at] > stored[at]:
                 raise FormatError(f"{what}: its entry {at} can't be right")
             end = last
-        try:
-            for tag in self._tags:
-                segment_name(0, 0, tag)
-        except ValueError as error:
-            raise FormatError(f"{what}: {error}") from error
+        if not all(map(is_tag, self._tags)):
+            raise FormatError(f"{what}: a tag in it is none")
 
     def _parts(self) -> tuple[object, ...]:
         return self._tags, self._numbers, self._digests

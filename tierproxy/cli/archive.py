@@ -1,4 +1,4 @@
-"""`tierproxy archive ls|verify|cat|gc|rm|accept-gap|move`: look into archives, tidy them up, move them.
+"""`tierproxy archive ls|verify|cat|gc|rm|accept-gap|move|repair`: look into archives, tidy them up, mend them.
 
 No broker is asked, as an archive stands alone, but by `rm`: whether the topic is really gone.
 """
@@ -7,6 +7,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from tierproxy.cli.archive_view import (
 )
 from tierproxy.cli.common import WRONG, config_option, json_option, read_config
 from tierproxy.cli.moves import move_json, move_topics, show_moves
-from tierproxy.cli.output import print_json, print_json_line, progress_bar, tables
+from tierproxy.cli.output import complain, print_json, print_json_line, progress_bar, tables
 from tierproxy.cli.records import read_records, record_json, record_line
 from tierproxy.cli.removal import Tidied, must_be_dead, remove, tidy, topics_called
+from tierproxy.cli.repair import RETURNED, Repair, Repairer
+from tierproxy.cli.repair_view import repair_json, show_repairs
 from tierproxy.cli.shelves import Shelf, accept_gaps, must_be_known, one_topic, open_libraries, with_shelves
 from tierproxy.cli.verify import PartitionCheck, verify_partition
 from tierproxy.clock import SystemClock
@@ -38,7 +41,7 @@ from tierproxy.errors import TierproxyError
 
 @click.group()
 def archive() -> None:
-    """What is archived: list it, check every byte of it, print it, remove what nothing needs, move it."""
+    """What is archived: list it, check every byte of it, print it, mend it, move it, remove what nothing needs."""
 
 
 def _archive_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -92,6 +95,8 @@ def verify(
     """Read every byte of every segment and check it. TOPIC may hold * and ?."""
     config = read_config(config_file, as_json)
 
+    now_ms = SystemClock().now_ms()
+
     async def check_all(shelves: list[Shelf]) -> list[tuple[Shelf, PartitionCheck | None]]:
         sizes = [shelf.sums.stored_size for shelf in shelves]
         results: list[tuple[Shelf, PartitionCheck | None]] = []
@@ -106,6 +111,7 @@ def verify(
                     shelf.library,
                     shelf.manifest,
                     allow_holes=allow_holes,
+                    now_ms=now_ms,
                     progress=lambda count: progress.advance(task, count),
                 )
                 results.append((shelf, result))
@@ -141,6 +147,61 @@ def move(
     else:
         show_moves(moved, source, target)
     _fail_if(not all(each.ok for each in moved))
+
+
+@archive.command()
+@_topics_argument
+@config_option
+@_archive_option
+@_partition_option
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--yes", is_flag=True, help="Do it. Without this nothing is changed.")
+@json_option
+def repair(
+    topics: tuple[str, ...],
+    config_file: Path,
+    archive_name: str | None,
+    partition: int | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Make lost or damaged manifests anew, from the segments alone. TOPIC may hold * and ?.
+
+    Stop the archiver before: it would begin a partition's archive anew whose manifest is lost. Without --yes and with
+    --dry-run the ends of segments are read; with --yes, all of those that get into a manifest.
+    """
+    if dry_run and yes:
+        raise click.UsageError("--dry-run and --yes contradict each other")
+    config = read_config(config_file, as_json)
+
+    async def repair_all(shelves: list[Shelf]) -> list[tuple[Shelf, Repair]]:
+        results: list[tuple[Shelf, Repair]] = []
+        with progress_bar() as progress:
+            for shelf in shelves:
+                repairer = Repairer(shelf.library, shelf.pid, SystemClock().now_ms())
+                result = repairer.result
+                try:
+                    await repairer.plan()
+                    if yes and result.problem and not result.hopeless:
+                        total = sum(each.entry.stored_size for each in result.chosen)
+                        task = progress.add_task(str(shelf.pid), total=total)
+                        await repairer.carry_out(partial(progress.advance, task))
+                except TierproxyError as error:  # the others are looked into all the same
+                    result.problem = result.problem or "it can't be looked into"
+                    result.hopeless = str(error)
+                results.append((shelf, result))
+        return results
+
+    results = asyncio.run(with_shelves(config, archive_name, topics, partition, repair_all))
+    left = any(result.problem and not result.changed for _, result in results)
+    if as_json:
+        print_json({"ok": not left, "partitions": [repair_json(*result) for result in results], "note": RETURNED})
+    else:
+        show_repairs(results)
+        if any(result.problem and not result.changed and not result.hopeless for _, result in results) and not dry_run:
+            complain("nothing was changed; to do it, say --yes")
+    _fail_if(any(result.hopeless for _, result in results) if dry_run else left)
 
 
 @archive.command()

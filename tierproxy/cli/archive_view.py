@@ -13,8 +13,10 @@ from tierproxy.archive.names import topic_id_text
 from tierproxy.cli.records import time_text
 from tierproxy.cli.removal import Tidied
 from tierproxy.cli.shelves import NOTHING, Shelf
-from tierproxy.cli.verify import PartitionCheck
-from tierproxy.config.units import format_size
+from tierproxy.cli.verify import Orphan, PartitionCheck
+from tierproxy.config.units import format_duration, format_size
+
+ORPHANS_SHOWN = 10
 
 
 def shelf_json(shelf: Shelf) -> dict[str, Any]:
@@ -135,6 +137,7 @@ def check_json(shelf: Shelf, result: PartitionCheck | None) -> dict[str, Any]:
         "gaps": [[gap.start, gap.end] for gap in result.gaps],
         "missing": [list(span) for span in result.missing],
         "problems": [{"segment": each.segment, "problem": each.text} for each in result.problems],
+        "orphans": [{"name": each.name, "size": each.size, "age_ms": each.age_ms} for each in result.orphans],
     }
 
 
@@ -156,6 +159,7 @@ def show_checks(results: list[tuple[Shelf, PartitionCheck | None]]) -> None:
         )
         for problem in result.problems:
             click.echo(f"  {problem.segment or 'partition'}: {problem.text}")
+        _show_orphans(result.orphans)
     click.echo(f"read {format_size(read)} of {len(results)} partitions: {bad or 'none'} with problems")
 
 
@@ -185,6 +189,17 @@ def _collected_text(found: Collected) -> str:
     )
     told = [f"{count} objects ({format_size(size)}) {what}" for count, size, what in parts if count]
     return ", ".join(told) or "no garbage"
+
+
+def _show_orphans(orphans: list[Orphan]) -> None:
+    if not orphans:
+        return
+    size = format_size(sum(each.size for each in orphans))
+    click.echo(f"  warning: {len(orphans)} objects that no manifest names, {size}")
+    for each in orphans[:ORPHANS_SHOWN]:
+        click.echo(f"    {each.name}: {format_size(each.size)}, {format_duration(each.age_ms)} old")
+    if len(orphans) > ORPHANS_SHOWN:
+        click.echo(f"    … and {len(orphans) - ORPHANS_SHOWN} more; --json has all of them")
 
 
 def _ratio(plain: int, stored: int) -> float | None:

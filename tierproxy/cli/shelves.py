@@ -99,7 +99,11 @@ async def _shelf(library: Library, pid: PartitionId) -> Shelf:
     except TierproxyError as error:
         return Shelf(library.name, library, pid, None, str(error))
     if found is None:
-        return Shelf(library.name, library, pid, None, "has no manifest")
+        problem = (
+            "has segments but no manifest: it is lost, or its first one is being archived right now; "
+            "`tierproxy archive repair` can make it anew"
+        )
+        return Shelf(library.name, library, pid, None, problem)
     home = library.home(pid)
     try:
         sums = await home.sums(found.manifest)

@@ -3,13 +3,14 @@
 For each segment that a manifest names: the object's size and SHA-256, the index and its checksum, each chunk
 as a zstd frame (which has a checksum of its own), every batch's CRC-32C, and that what index and manifest say
 (offsets, times, counts, leader epochs, abort markers, SHA-256 of the batches) is what the batches say. Then
-that the segments of a partition cover its offsets: nothing twice, nothing missing but recorded gaps.
+that the segments of a partition cover its offsets: nothing twice, nothing missing but recorded gaps. Objects that no
+manifest names are listed, but are no problem.
 
 `SegmentCheck` and `coverage` are pure; `verify_partition` does the reading.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -17,9 +18,10 @@ from protocol.batches import CONTROL_ABORT, BatchHeader, control_kind, crc_ok, w
 from protocol.errors import MalformedError
 from tierproxy.archive.errors import FormatError
 from tierproxy.archive.library import Library
-from tierproxy.archive.manifest import Gap, Manifest, SegmentEntry
-from tierproxy.archive.names import PartitionId
+from tierproxy.archive.manifest import Gap, Manifest, PageRef, SegmentEntry
+from tierproxy.archive.names import GARBAGE_FILE, MANIFEST_FILE, PartitionId, parse_segment_name
 from tierproxy.archive.segment_index import Chunk, SegmentIndex, decompress_chunk
+from tierproxy.archive.store import Store
 from tierproxy.errors import TierproxyError
 
 READ_BYTES = 8 * 2**20
@@ -38,6 +40,15 @@ class Problem:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """An object in a partition's folder that its manifest does not name; size in bytes, age in ms."""
+
+    name: str
+    size: int
+    age_ms: int
+
+
 @dataclass
 class PartitionCheck:
     """What reading a partition's archive came to."""
@@ -50,6 +61,8 @@ class PartitionCheck:
     gaps: tuple[Gap, ...] = ()
     missing: list[Range] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    orphans: list[Orphan] = field(default_factory=list)
+    """No problem: what was merged away, has expired, lost a race or was begun and not finished."""
 
 
 Block = tuple[int, int, Sequence[Chunk]]
@@ -74,6 +87,11 @@ class SegmentCheck:
         self._epochs: list[tuple[int, int]] = []
         self._abort_markers: set[tuple[int, int]] = set()
         self._next: int | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Of the bytes fed so far, in hex."""
+        return self._object.hexdigest()
 
     def blocks(self) -> Iterator[Block]:
         """What to read, in order: neighbouring chunks together, at last the index."""
@@ -104,7 +122,7 @@ class SegmentCheck:
     def finish(self) -> None:
         """Compare what was read with what index and manifest say."""
         entry, index = self.entry, self.index
-        if self._object.hexdigest() != entry.sha256:
+        if self.sha256 != entry.sha256:
             self._tell("SHA-256 of the object is not what the manifest says: its bytes have changed")
         if self.problems:
             return  # sums over damaged chunks would only repeat it
@@ -205,14 +223,17 @@ def coverage(
 
 
 async def verify_partition(
-    library: Library, manifest: Manifest, *, allow_holes: bool, progress: Callable[[int], None]
+    library: Library, manifest: Manifest, *, allow_holes: bool, now_ms: int, progress: Callable[[int], None]
 ) -> PartitionCheck:
     """Read all segments of a partition. `progress` is told bytes read. Errors of the store are problems."""
+    named = {MANIFEST_FILE, GARBAGE_FILE} | manifest.referenced()
     result = PartitionCheck(manifest.pid, gaps=manifest.gaps)
     holes: list[Range] = []
     archived: list[Range] = []
-    async for entry in _readable(library, manifest, archived, result.problems):
+    damaged: dict[PageRef, TierproxyError] = {}
+    async for entry in _readable(library, manifest, damaged):
         archived.append((entry.base_offset, entry.last_offset + 1))
+        named.add(entry.key_name)
         result.segments += 1
         result.stored_bytes += entry.stored_size
         result.plain_bytes += entry.plain_size
@@ -231,6 +252,10 @@ async def verify_partition(
         progress(entry.stored_size - read)
         result.problems += [Problem(entry.key_name, text) for text in found]
         holes += segment_holes
+    for page, trouble in damaged.items():  # its offsets count as archived: that they can't be found is enough to say
+        archived.append((page.base_offset, page.last_offset + 1))
+        text = f"the page is damaged or lost, so nobody can find its {page.sums.segments} segments: {trouble}"
+        result.problems.append(Problem(page.name, text))
     problems, result.missing = coverage(manifest, archived, holes)
     if not allow_holes:
         problems += [
@@ -239,29 +264,59 @@ async def verify_partition(
             for start, end in result.missing
         ]
     result.problems += [Problem(None, text) for text in problems]
+    try:
+        result.orphans = await _orphans(library, manifest.pid, named, damaged, now_ms)
+    except TierproxyError as error:
+        result.problems.append(Problem(None, f"its objects can't be listed: {error}"))
     return result
 
 
+async def read_all(store: Store, key: str, check: SegmentCheck, progress: Callable[[int], None]) -> None:
+    """Feed `check` with a whole segment, block by block. `progress` is told bytes read."""
+    pending = list(check.blocks())
+    data = await store.get_range(key, *pending[0][:2])
+    for at, (start, end, chunks) in enumerate(pending):
+        checking = asyncio.to_thread(check.feed, data, chunks)
+        if at + 1 < len(pending):
+            data, _ = await asyncio.gather(store.get_range(key, *pending[at + 1][:2]), checking)
+        else:
+            await checking
+        progress(end - start)
+
+
 async def _readable(
-    library: Library, manifest: Manifest, archived: list[Range], problems: list[Problem]
+    library: Library, manifest: Manifest, damaged: dict[PageRef, TierproxyError]
 ) -> AsyncIterator[SegmentEntry]:
-    """All segments but those of damaged pages: such a page is a problem, and its offsets count as archived."""
+    """All segments but those of damaged pages, which are noted."""
     for page in manifest.pages:
         try:
             entries = await library.page(manifest.pid, page)
         except TierproxyError as error:
-            problems.append(
-                Problem(
-                    page.name,
-                    f"the page is damaged or lost, and nobody can read {page.sums.segments} segments: {error}",
-                )
-            )
-            archived.append((page.base_offset, page.last_offset + 1))
+            damaged[page] = error
             continue
-        for at in range(entries.place(manifest.start_offset), len(entries)):
-            yield entries[at]
+        for entry in entries.walk(manifest.start_offset):
+            yield entry
     for entry in manifest.segments:
         yield entry
+
+
+async def _orphans(
+    library: Library, pid: PartitionId, named: set[str], damaged: Iterable[PageRef], now_ms: int
+) -> list[Orphan]:
+    """What lies in the folder and is not named; segments may be in damaged pages, so those are not counted."""
+
+    def may_be_named(name: str) -> bool:
+        try:
+            base, last, _ = parse_segment_name(name)
+        except FormatError:
+            return name in named
+        return name in named or any(page.base_offset <= base and last <= page.last_offset for page in damaged)
+
+    return [
+        Orphan(name, found.size, max(0, now_ms - found.modified_ms))
+        async for name, found in library.objects(pid)
+        if not may_be_named(name)
+    ]
 
 
 async def _verify_segment(
@@ -276,15 +331,7 @@ async def _verify_segment(
     if index.data_size + entry.index_size != size:
         return [f"its index begins at {index.data_size}, not at {size - entry.index_size}"], []
     check = SegmentCheck(entry, index)
-    pending = list(check.blocks())
-    data = await store.get_range(key, *pending[0][:2])
-    for at, (start, end, chunks) in enumerate(pending):
-        checking = asyncio.to_thread(check.feed, data, chunks)
-        if at + 1 < len(pending):
-            data, _ = await asyncio.gather(store.get_range(key, *pending[at + 1][:2]), checking)
-        else:
-            await checking
-        progress(end - start)
+    await read_all(store, key, check, progress)
     check.finish()
     for epoch, start in index.epochs:
         if start >= manifest.start_offset and manifest.epoch_at(start) != epoch:

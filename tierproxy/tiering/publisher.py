@@ -17,7 +17,7 @@ from bisect import bisect_left
 from tempfile import TemporaryFile
 
 from tierproxy.archive.cut import batches_of, copy_below, cut_point
-from tierproxy.archive.errors import FormatError
+from tierproxy.archive.errors import ContinuityError, FormatError
 from tierproxy.archive.library import READ_BACK_BYTES, Library, VersionedManifest
 from tierproxy.archive.manifest import Gap, Manifest, SegmentEntry
 from tierproxy.archive.names import PartitionId
@@ -83,10 +83,12 @@ class Publisher:
         return Verified() if damage is None else self._damaged(damage)
 
     async def commit(self, action: Commit) -> Committed | Conflicted:
-        """Name the verified segment in the manifest. Raises ContinuityError if it does not fit there."""
+        """Name the verified segment in the manifest. Raises ContinuityError if it does not fit there, or if it would be
+        the first although there must have been others."""
         entry = self._uploaded()
         base = action.manifest
         if base is None:
+            await self._check_for_a_lost_one(action.start_offset)
             cluster = self._library.cluster
             base = Manifest.empty(cluster, self._cluster_id, self._pid, action.start_offset)
         version = self._version
@@ -197,6 +199,16 @@ class Publisher:
     def _know(self, found: VersionedManifest | None) -> Manifest | None:
         self._version = found.version if found is not None else None
         return found.manifest if found is not None else None
+
+    async def _check_for_a_lost_one(self, start_offset: int) -> None:
+        """A new manifest in the place of a lost one would make garbage of what nobody but the archive has."""
+        name = await self._library.left_behind(self._pid, start_offset)
+        if name is not None:
+            raise ContinuityError(
+                f"{self._pid} has no manifest, but segments of what the broker no longer has (below offset "
+                f"{start_offset}), such as {name}: the manifest is lost. `tierproxy archive repair {self._pid.topic} "
+                f"--partition {self._pid.partition}` makes it anew"
+            )
 
     async def _is_in(self, found: VersionedManifest | None, entry: SegmentEntry) -> bool:
         return found is not None and await self._library.segment_at(found.manifest, entry.last_offset) == entry

@@ -14,7 +14,7 @@ from tests.unit.vectors import SEGMENT, SEGMENT_LOG
 from tierproxy.archive.errors import ClusterMismatch, FormatError, UnknownVersionError
 from tierproxy.archive.library import Library, VersionedManifest
 from tierproxy.archive.manifest import Manifest, SegmentEntry
-from tierproxy.archive.names import PartitionId, segment_name
+from tierproxy.archive.names import PartitionId, page_name, partition_prefix, segment_name
 from tierproxy.archive.pages import Paging
 from tierproxy.archive.s3_client import S3Place
 from tierproxy.archive.segment_index import read_index
@@ -170,6 +170,16 @@ async def test_only_manifests_in_their_place_are_partitions(library: Library) ->
     ):
         await library.store.put(key, b"x")
     assert [pid async for pid in library.partitions()] == [PID]
+
+
+async def test_a_partition_whose_manifest_is_lost_shows_by_its_segments(library: Library) -> None:
+    others = [replace(PID, partition=number) for number in (1, 2)]
+    await library.store.put(library.segment_key(PID, ENTRY), SEGMENT)
+    await library.store.put(library.segment_key(others[0], ENTRY), SEGMENT)
+    await library.save(others[0], replace(EMPTY, partition=1), None)
+    await library.store.put(partition_prefix("prod", others[1]) + page_name(0, 9, "a"), b"x")
+    assert [pid async for pid in library.partitions()] == [PID, others[0]]
+    assert [name async for name, _ in library.objects(others[0])] == [ENTRY.key_name, "manifest.json"]
 
 
 # -- whose archive it is ----------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import BinaryIO
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.tierproxy.archive.memory import MemoryStore
@@ -92,7 +92,6 @@ def grown(plain: Manifest, step: Step) -> tuple[Manifest, tuple[list[SegmentEntr
 
 
 @given(steps, st.none() | st.integers(0, 150), st.none() | st.integers(0, 150))
-@settings(deadline=None)
 def test_nobody_can_tell_whether_there_are_pages(
     history: list[Step], keep_time: int | None, keep_bytes: int | None
 ) -> None:
@@ -295,6 +294,20 @@ async def test_archiving_goes_on_when_the_newest_page_is_damaged(
     assert spans(after.manifest) == ([(0, 29, 3), (30, 59, 3)], 2)
     assert after.manifest.pages[0] == found.manifest.pages[0], "it may be repaired"
     assert found.manifest.pages[0].name in caplog.text
+    for _ in range(6):
+        after = await library.save(PID, row(1, after.manifest), after.version)
+    assert after.manifest.pages[0] == found.manifest.pages[0]
+    assert spans(after.manifest)[0][1:] == [(30, 89, 6), (90, 119, 3)]
+
+
+async def test_a_small_page_that_is_damaged_is_not_taken_into_the_next(store: Store) -> None:
+    paging = Paging(root_most=1, root_keep=1, page_most=8)
+    found = await saved(Library(store, "prod", paging=paging), row(2))
+    await damage(store, found.manifest.pages[0], None)
+    library = Library(store, "prod", paging=paging)
+    for _ in range(3):
+        found = await library.save(PID, row(1, found.manifest), found.version)
+    assert spans(found.manifest) == ([(0, 9, 1), (10, 39, 3)], 1)
 
 
 # -- in memory ----------------------------------------------------------------------------------------------------

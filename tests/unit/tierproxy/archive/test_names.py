@@ -9,6 +9,7 @@ from tierproxy.archive.names import (
     SegmentName,
     cluster_key,
     cluster_prefix,
+    damaged_name,
     decode_part,
     encode_part,
     manifest_key,
@@ -159,6 +160,12 @@ def test_pages_lie_in_the_partition_s_folder_too() -> None:
 def test_names_that_are_no_page_s(name: str) -> None:
     with pytest.raises(FormatError):
         parse_page_name(name)
+
+
+def test_a_damaged_manifest_is_kept_under_a_name_that_every_store_can_keep() -> None:
+    key = partition_prefix("prod", PID) + damaged_name(1_700_000_000_000)
+    check_key(key)
+    assert parse_key(key) == ("prod", PID, "manifest.json.damaged-1700000000000")
 
 
 @given(st.integers(0, (1 << 63) - 1), st.integers(0, 1 << 40), st.from_regex(r"[a-z0-9]{1,32}", fullmatch=True))

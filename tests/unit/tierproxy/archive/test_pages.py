@@ -129,6 +129,7 @@ def test_a_page_there_and_back(entries: list[SegmentEntry]) -> None:
     ref, data = Page.of(entries).encode(ABOUT, "ab")
     assert list(Page.decode(data, ref, ABOUT)) == entries
     assert (ref.base_offset, ref.last_offset) == (entries[0].base_offset, entries[-1].last_offset)
+    assert ref.sums == Sums.of(entries)
 
 
 @given(runs(), st.integers(0, 6))
@@ -200,7 +201,7 @@ def test_a_missing_field_is_refused(name: str) -> None:
         (lambda page: page["tag"].pop(), "not of one length"),
         (lambda page: page["records"].pop(), "not of one length"),
         (lambda page: [page.update({name: []}) for name, value in page.items() if isinstance(value, list)], "empty"),
-        (lambda page: page.update(tag=["A", "0"]), "no tag"),
+        (lambda page: page.update(tag=["A", "0"]), "a tag in it is none"),
         (lambda page: page.update(tag=[1, 2]), "something else than strings"),
         (lambda page: page.update(records=[True, 0]), "something else than numbers"),
         (lambda page: page.update(records=[1.0, 0]), "something else than numbers"),

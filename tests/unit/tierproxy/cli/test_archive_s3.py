@@ -9,8 +9,10 @@ import yaml
 from click.testing import CliRunner, Result
 
 from tests.kit.s3 import S3Server
-from tests.unit.tierproxy.cli.archives import CLUSTER, Archive, batch, run_now
+from tests.unit.tierproxy.cli.archives import CLUSTER, CLUSTER_ID, PID, Archive, batch, run_now
 from tierproxy.archive.library import Library
+from tierproxy.archive.names import partition_prefix
+from tierproxy.archive.pages import Paging
 from tierproxy.archive.stores import open_store
 from tierproxy.cli import main
 from tierproxy.config import ArchiveConfig, load_config
@@ -26,7 +28,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture
 def config(server: S3Server, tmp_path: Path) -> Path:
     """An archive whose objects were moved from a directory into a bucket as they are."""
-    archive = Archive(tmp_path).add(batch(0, [b"a", b"b"])).add(batch(2, [b"c"])).save()
+    archive = Archive(tmp_path).add(batch(0, [b"a", b"b"])).add(batch(2, [b"c"])).save(paging=Paging(1, 1, 1))
+    archive.do(lambda library: library.claim(CLUSTER_ID))
     file = tmp_path / "s3.yaml"
     (tmp_path / "secret").write_text("kit-secret\n")
     about = server.archive("bucket") | {"secret_key_file": "secret"}
@@ -37,8 +40,8 @@ def config(server: S3Server, tmp_path: Path) -> Path:
     async def move(about: ArchiveConfig) -> None:
         store = open_store(about)
         try:
-            for source in archive.folder.iterdir():
-                if not source.name.startswith("."):
+            for source in archive.root.rglob("*"):
+                if source.is_file() and not source.name.startswith("."):
                     await store.put(source.relative_to(archive.root).as_posix(), source.read_bytes())
             assert await Library(store, CLUSTER).load(archive.pid) is not None
         finally:
@@ -62,6 +65,28 @@ def test_ls_verify_and_cat_on_a_bucket(config: Path) -> None:
         "b",
         "c",
     ]
+
+
+@pytest.mark.parametrize("lost", ["manifest.json", "page"])
+def test_what_is_lost_of_a_manifest_is_made_anew_on_a_bucket(config: Path, lost: str) -> None:
+    async def lose(about: ArchiveConfig) -> None:
+        store = open_store(about)
+        try:
+            found = await Library(store, CLUSTER).load(PID)
+            assert found is not None
+            name = found.manifest.pages[0].name if lost == "page" else lost
+            await store.delete(partition_prefix(CLUSTER, PID) + name)
+        finally:
+            await store.close()
+
+    run_now(lose(load_config(config).archives["local"]))
+    assert run(config, "archive", "verify").exit_code == 1
+    before = json.loads(run(config, "archive", "repair", "--dry-run", "--json").stdout)
+    after = json.loads(run(config, "archive", "repair", "--yes", "--json").stdout)
+    assert (before["ok"], after["ok"]) == (False, True)
+    assert len(after["partitions"][0]["segments"]) == (1 if lost == "page" else 2)
+    verified = run(config, "archive", "verify")
+    assert verified.exit_code == 0, verified.output
 
 
 def test_check_proves_conditional_writes_on_a_bucket(config: Path) -> None:

@@ -58,7 +58,7 @@ def log_of(archive: Archive, manifest: Manifest | None = None) -> bytes:
 
 def problems(archive: Archive) -> list[str]:
     async def verify(library: Library) -> list[str]:
-        found = await verify_partition(library, archive.manifest, allow_holes=False, progress=lambda _: None)
+        found = await verify_partition(library, archive.manifest, allow_holes=False, now_ms=0, progress=lambda _: None)
         return [problem.text for problem in found.problems]
 
     return archive.do(verify)

@@ -16,7 +16,7 @@ from tests.unit.tierproxy.archive.memory import with_merged
 from tierproxy.archive.errors import ContinuityError
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Gap, Manifest
-from tierproxy.archive.names import PartitionId, segment_name
+from tierproxy.archive.names import PartitionId, manifest_key, segment_name
 from tierproxy.archive.s3_client import S3Place
 from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.archive.store import Unavailable
@@ -101,6 +101,22 @@ async def archive(publisher: Publisher, manifest: Manifest | None, base: int) ->
     event = await publisher.commit(Commit(manifest, start_offset=base))
     assert isinstance(event, Committed)
     return event.manifest
+
+
+async def test_a_lost_manifest_is_not_taken_for_a_new_archive(
+    publisher: Publisher, library: Library, tmp_path: Path
+) -> None:
+    first = await archive(publisher, None, 5)
+    await archive(publisher, first, 15)
+    (tmp_path / manifest_key("c", PID)).unlink()
+    assert await publisher.load() is None
+    for base, stray in ((25, "00005-00000000000000000014"), (15, "00005-00000000000000000014")):
+        with pytest.raises(ContinuityError, match=rf"{stray}.*archive repair t --partition 0"):
+            await archive(publisher, None, base)
+        await publisher.load()
+    assert await library.load(PID) is None
+    # Whatever the broker still has can be archived again: a crash may have left it, right before the first manifest.
+    assert (await archive(publisher, None, 14)).start_offset == 14
 
 
 async def test_segments_are_stored_read_back_and_named(publisher: Publisher, library: Library, tmp_path: Path) -> None:
@@ -337,7 +353,7 @@ async def test_a_segment_is_cut_at_a_batch_and_kept_as_it_was(
     assert (shorter.end_offset, [entry.last_offset for entry in shorter.segments]) == (30, [29])
     assert [entry.key_name for entry in shorter.quarantined[0].segments] == [original.name]
     assert original.read_bytes() == before
-    (check,) = [await verify_partition(library, shorter, allow_holes=False, progress=lambda count: None)]
+    (check,) = [await verify_partition(library, shorter, allow_holes=False, now_ms=0, progress=lambda count: None)]
     assert check.problems == []
     key = library.segment_key(PID, shorter.segments[0])
     found = await library.store.get_range(key, 0, shorter.segments[0].stored_size)
