@@ -42,6 +42,23 @@ SEGMENTS_ARCHIVED = Counter("tierproxy_segments_archived", "Segments stored, rea
 ARCHIVED_BYTES = Counter("tierproxy_archived_bytes", "Bytes of log in committed segments")
 ARCHIVED_STORED_BYTES = Counter("tierproxy_archived_stored_bytes", "Bytes that committed segments take in archives")
 TRIMS = Counter("tierproxy_trims", "Times a broker was told to delete records that are archived")
+ARCHIVE_LAG = Gauge(
+    "tierproxy_archive_lag_seconds", "How long the oldest record has waited that is not archived, by topic", ["topic"]
+)
+ARCHIVE_LAG_OFFSETS = Gauge("tierproxy_archive_lag_offsets", "Offsets that are not archived yet, by topic", ["topic"])
+RETENTION_LEFT = Gauge(
+    "tierproxy_retention_left_ratio",
+    "Part of the brokers' retention that is left before they delete what is not archived, by topic; 0: too late",
+    ["topic"],
+)
+TRANSACTION_STALL = Gauge(
+    "tierproxy_transaction_stall_seconds",
+    "How long an open transaction has held the archive back, by topic; 0 if none does",
+    ["topic"],
+)
+PARTITIONS_AT_RISK = Gauge(
+    "tierproxy_partitions_at_risk", "Partitions of which the brokers will soon delete what is not archived"
+)
 GAPS = Counter("tierproxy_gaps", "Ranges of offsets that were lost before they were archived")
 HISTORIES_REWRITTEN = Counter(
     "tierproxy_histories_rewritten", "Times brokers disowned what was archived, which was quarantined then"

@@ -23,6 +23,7 @@ from tierproxy.tasks import Tasks
 from tierproxy.telemetry import OncePerChange
 from tierproxy.tiering.around import ArchiveObserver, Surroundings, leader_trouble
 from tierproxy.tiering.copier import PARTITION_LEAST_BYTES, Copier
+from tierproxy.tiering.lookout import Lookout
 from tierproxy.tiering.spool import SpoolSettings
 from tierproxy.tiering.steps import Rules, State
 from tierproxy.tiering.trims import Trims
@@ -64,6 +65,7 @@ class Archiver:
         self._troubles = OncePerChange(log)
         self._uploads = asyncio.Semaphore(config.archiver.uploads)
         self._trims = Trims(cluster)
+        self._lookout = Lookout(cluster, clock, self._troubles)
         self._around: dict[str, Surroundings] = {}
         self._workers: dict[PartitionId, tuple[PartitionWorker, asyncio.Task[None]]] = {}
         self._copiers: dict[int, tuple[Copier, asyncio.Task[None]]] = {}
@@ -74,6 +76,15 @@ class Archiver:
 
     async def run(self) -> None:
         """Look at the topics again and again. Ends only by cancellation, which ends all work."""
+        every = self._config.archiver.metadata_interval_ms / 1000
+        lookout = self._tasks.spawn(
+            self._lookout.run(
+                every,
+                lambda: [worker for worker, _ in self._workers.values()],
+                lambda: {topic: known for topic, (_, known) in self._settings.items()},
+            ),
+            "lookout of the archiver",
+        )
         try:
             while True:
                 self._look.clear()
@@ -85,11 +96,12 @@ class Archiver:
                     self._troubles.ended("cluster", "topics can be seen again")
                 await asyncio.sleep(LOOKS_APART)
                 try:
-                    async with asyncio.timeout(self._config.archiver.metadata_interval_ms / 1000):
+                    async with asyncio.timeout(every):
                         await self._look.wait()
                 except TimeoutError:
                     pass
         finally:
+            lookout.cancel()
             for _, task in [*self._workers.values(), *self._copiers.values()]:
                 task.cancel()
 

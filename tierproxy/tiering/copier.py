@@ -2,7 +2,8 @@
 
 An answer's bytes are held until every worker has taken its part, and only then the next fetch goes out: so a
 broker's share of memory is one answer. Partitions take turns at the head of the request, because a broker fills the
-answer from there on, and only its first partition with data may exceed the limits with one large batch.
+answer from there on, and only its first partition with data may exceed the limits with one large batch. Those that are
+hurried come before all others, and may fill the answer.
 """
 
 import asyncio
@@ -91,7 +92,12 @@ class Copier:
     def _asks(self) -> list[tuple[PartitionWorker, FetchPartition]]:
         """Who wants what now; whoever was first goes to the end for the next time."""
         most = max(PARTITION_LEAST_BYTES, self.max_bytes // max(1, len(self._workers)))
-        asked = [(worker, part) for worker in self._workers if (part := worker.ask(most)) is not None]
+        in_order = sorted(self._workers, key=lambda worker: not worker.hurried)
+        asked = [
+            (worker, part)
+            for worker in in_order
+            if (part := worker.ask(self.max_bytes if worker.hurried else most)) is not None
+        ]
         if asked:
             at = self._workers.index(asked[0][0]) + 1
             self._workers = self._workers[at:] + self._workers[:at]

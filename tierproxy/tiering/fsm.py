@@ -100,6 +100,9 @@ class Machine:
         """As the store last confirmed it; None: there is none yet."""
         self.log_start = -1
         """The leader's, as last heard."""
+        self.hurried = False
+        """The brokers will soon delete what is not archived. Then a segment is closed by its bytes alone while there is
+        more to copy, and at once when there is not."""
         self._origin = 0  # where the archive begins if there is no manifest yet
         self._next_offset = 0
         self._last_epoch = NO_EPOCH
@@ -209,6 +212,10 @@ class Machine:
         self._next_offset = event.next_offset
         self._last_epoch = event.last_epoch
         self._copy_not_before = 0.0
+        if self.hurried and self._bytes and event.stable_end >= 0:
+            if event.next_offset >= event.stable_end:
+                return self._to(State.UPLOAD, Upload())
+            self._opened_at = now.monotonic
         return self._go_on(now)
 
     def _out_of_range(self, event: OutOfRange, now: Now) -> Action:

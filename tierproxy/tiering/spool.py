@@ -54,6 +54,8 @@ class OpenSegment:
         """`first_is_cut`: the log may begin inside the first batch, which then starts below `fetched_at`."""
         self.fetched_at = self.next_offset = fetched_at
         self.last_epoch = last_epoch
+        self.oldest_ms = -1
+        """The time of its first batch, the highest of its records; -1 while it is empty, or if there is none."""
         self._first_is_cut = first_is_cut
         directory = str(settings.directory) if settings.directory is not None else None
         spool = SpooledTemporaryFile(max_size=MEMORY_BYTES, dir=directory)  # noqa: SIM115 - lives as long as this
@@ -78,6 +80,8 @@ class OpenSegment:
             self._writer.note_aborted(producer_id, first_offset)
         try:
             for header, batch in batches:
+                if self._writer.base_offset < 0:
+                    self.oldest_ms = header.max_timestamp
                 self._writer.append(batch, header)
                 self.next_offset = header.next_offset
                 self.last_epoch = header.leader_epoch

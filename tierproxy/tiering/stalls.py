@@ -17,6 +17,10 @@ class StallWatch:
         self._stable = -1
         self._since = 0.0
 
+    def lasting(self, now: float) -> float:
+        """Seconds for which the last stable offset has stood still with records behind it; 0 if it doesn't."""
+        return now - self._since if self._stable >= 0 else 0.0
+
     def see(self, next_offset: int, last_stable: int, high_watermark: int, now: float) -> float | None:
         """Seconds for which the archive at `next_offset` has waited for a transaction to end, if that is too long."""
         waiting = 0 <= last_stable <= next_offset and last_stable < high_watermark

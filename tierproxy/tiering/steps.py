@@ -61,13 +61,15 @@ class Loaded:
 class Copied:
     """The open segment after a fetch: next offset to ask for, epoch of its last batch, plain bytes it holds.
 
-    Also sent when a fetch brought nothing. `log_start` is what the leader said with it, -1 if nothing.
+    Also sent when a fetch brought nothing. `log_start` is what the leader said with it, -1 if nothing, and
+    `stable_end` the last stable offset, up to which there is something to copy.
     """
 
     next_offset: int
     last_epoch: int
     segment_bytes: int
     log_start: int
+    stable_end: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from tierproxy.errors import TierproxyError
 from tierproxy.tiering import steps
 from tierproxy.tiering.around import Surroundings, leader_trouble, partition_troubles
 from tierproxy.tiering.fsm import Machine
+from tierproxy.tiering.headroom import Standing
 from tierproxy.tiering.history import Behind, Foreign, Rewritten, Same, data_end, judge
 from tierproxy.tiering.leader import METADATA_ERRORS, Disagreement, Leader, LeaderTrouble, TopicGone
 from tierproxy.tiering.publisher import Publisher
@@ -68,12 +69,49 @@ class PartitionWorker:
         self._copying: steps.Copy | None = None
         self._inbox: asyncio.Future[_Delivery] | None = None
         self._stalls = StallWatch()
+        self._log_end = -1  # the leader's high watermark, as last heard
+        self.silent = True
+        """Whether nothing was heard of the log's end since the last look at `standing`."""
         self._refusals = 0  # in a row, of the kind that fresh metadata should cure
         self._by_name = False  # some batch of the open segment was fetched by the topic's name
 
     @property
     def state(self) -> steps.State:
         return self._machine.state
+
+    @property
+    def hurried(self) -> bool:
+        """Whether its copying goes first, because the brokers will soon delete what is not archived."""
+        return self._machine.hurried
+
+    @hurried.setter
+    def hurried(self, hurried: bool) -> None:
+        self._machine.hurried = hurried
+
+    def heard(self, log_end: int) -> None:
+        """The leader's high watermark, from an answer of whatever kind."""
+        if log_end >= 0:
+            self._log_end, self.silent = log_end, False
+
+    def look(self) -> Standing:
+        """How far archiving is behind, by what was heard last."""
+        self.silent = True
+        manifest, segment = self._machine.manifest, self._segment
+        newest = manifest.segments[-1] if manifest is not None and manifest.segments else None
+        oldest = segment.oldest_ms if segment is not None else -1
+        if oldest < 0 and newest is not None:
+            oldest = newest.max_timestamp
+        offset_bytes = 0.0
+        if newest is not None:
+            offset_bytes = newest.plain_size / (newest.last_offset + 1 - newest.base_offset)
+        elif segment is not None and segment.next_offset > segment.fetched_at:
+            offset_bytes = segment.plain_bytes / (segment.next_offset - segment.fetched_at)
+        return Standing(self._machine.archived_to, self._log_end, oldest, offset_bytes)
+
+    @property
+    def stalled_for(self) -> float:
+        """Seconds for which an open transaction has held the archive back."""
+        return self._stalls.lasting(self._around.clock.monotonic())
 
     # ---- the copier's side ---------------------------------------------------------------------------------
 
@@ -205,6 +243,7 @@ class PartitionWorker:
         if manifest is not None:
             self._around.observer.committed(self.pid, manifest)
         facts = await self._leader.compare(manifest)
+        self.heard(facts.log_end)
         self._say_doubt(facts)
         return facts
 
@@ -269,6 +308,7 @@ class PartitionWorker:
         except OSError as error:
             return self._spoiled(error)
         self._refusals = 0
+        self.heard(answer.high_watermark)
         self._ended(trouble, f"{self.tp} is copied again")
         if answer.records:
             self._ended("spool", "segments can be written on this machine again")
@@ -277,7 +317,8 @@ class PartitionWorker:
             self._watch(action.offset, answer)
             return steps.Copied(action.offset, action.last_epoch, 0, answer.log_start)
         self._watch(segment.next_offset, answer)
-        return steps.Copied(segment.next_offset, segment.last_epoch, segment.plain_bytes, answer.log_start)
+        stable = answer.last_stable_offset
+        return steps.Copied(segment.next_offset, segment.last_epoch, segment.plain_bytes, answer.log_start, stable)
 
     async def _out_of_range(self, action: steps.Copy) -> steps.Event:
         try:

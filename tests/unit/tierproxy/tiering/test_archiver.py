@@ -1,5 +1,6 @@
 """tierproxy.tiering.archiver and its workers, on a fake cluster that does what no real one does on demand."""
 
+import logging
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,11 +13,12 @@ from protocol.apis import ApiKey
 from protocol.fetch_response import FetchResponse
 from tests.fakes.broker import FakeCluster, Request
 from tests.fakes.broker.api_18_api_versions import OFFERED
-from tests.fakes.broker.steering import Answer, GoOn
+from tests.fakes.broker.steering import Answer, GoOn, hang_up
 from tests.unit.batch_maker import make_batch, plain_records
 from tests.unit.tierproxy.tiering.scene import KEEP_ALL, KEEP_NOTHING, Scene, eventually
 from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
+from tierproxy.clock import SystemClock
 from tierproxy.upstream import Cluster
 
 
@@ -190,3 +192,44 @@ async def test_a_spool_that_can_be_written_again_is_no_trouble(
         spool.mkdir()
         await scene.archived("t", 1)
         assert troubles() == before
+
+
+# ---- before the brokers delete what is not archived ----------------------------------------------------------
+
+
+def sample(name: str, topic: str) -> float | None:
+    return REGISTRY.get_sample_value(f"tierproxy_{name}", {"topic": topic})
+
+
+def sample_of(name: str) -> float | None:
+    return REGISTRY.get_sample_value(f"tierproxy_{name}")
+
+
+async def test_retention_that_comes_near_is_an_alarm_until_the_archiver_has_caught_up(
+    brokers: FakeCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Retention is an hour, and the records are 50 minutes old; fetches fail, then they don't."""
+    caplog.set_level(logging.INFO, "tierproxy.archiver")
+    old = SystemClock().now_ms() - 50 * 60_000
+    partition = brokers.create_topic("t", configs={"retention.ms": "3600000"})[0]
+    partition.append(make_batch(0, plain_records(10, time=old)))
+    async with Scene(brokers, tmp_path, KEEP_ALL) as scene:
+        await scene.archived("t", 10)
+        await eventually(lambda: sample("archive_lag_offsets", "t") == 0, "a look after that", 60)
+        caplog.clear()
+        broken = brokers.steer(ApiKey.FETCH, hang_up)
+        await eventually(lambda: broken.used > 0, "a fetch that fails", 60)
+        partition.append(make_batch(0, plain_records(10, time=old)))
+        said = "t-0: the brokers will delete what is not archived in about"
+        await eventually(lambda: said in caplog.text, "the alarm", 60)
+        assert "(retention.ms=3600000). 10 offsets are not archived" in caplog.text
+        assert sample_of("partitions_at_risk") == 1
+        assert sample("archive_lag_offsets", "t") == 10
+        assert 0 < (sample("retention_left_ratio", "t") or 0) < 0.25
+        broken.stop()
+        await scene.archived("t", 20)
+        await eventually(lambda: "won't soon delete" in caplog.text, "the alarm's end", 60)
+        assert sample_of("partitions_at_risk") == 0
+        assert sample("archive_lag_offsets", "t") == 0
+        brokers.delete_topic("t")
+        await eventually(lambda: sample("archive_lag_offsets", "t") is None, "end of the topic's metrics", 60)

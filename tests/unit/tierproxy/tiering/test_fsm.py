@@ -447,3 +447,29 @@ def test_every_state_is_in_the_table_and_can_be_reached() -> None:
     assert set(MOVES) == set(State)
     reached = {state for row in MOVES.values() for states in row.values() for state in states}
     assert reached == set(State)
+
+
+# ---- in a hurry ----------------------------------------------------------------------------------------------
+
+
+def test_in_a_hurry_a_segment_is_closed_by_bytes_alone_while_there_is_more() -> None:
+    machine, _ = play(KEEP_ALL, loaded(None, 0, 900))
+    machine.hurried = True
+    assert isinstance(machine.on(Copied(100, 3, 100, 0, stable_end=900), at(0)), Copy)
+    action = machine.on(Copied(200, 3, 200, 0, stable_end=900), at(1000))
+    assert isinstance(action, Copy)
+    assert machine.on(Copied(900, 3, 1000, 0, stable_end=950), at(1001)) == Upload()
+
+
+def test_in_a_hurry_a_segment_is_closed_at_once_when_there_is_no_more() -> None:
+    machine, _ = play(KEEP_ALL, loaded(None, 0, 900))
+    machine.hurried = True
+    assert machine.on(Copied(900, 3, 100, 0, stable_end=900), at(0)) == Upload()
+
+
+def test_in_a_hurry_age_counts_where_nothing_comes() -> None:
+    machine, _ = play(KEEP_ALL, loaded(None, 0, 900))
+    machine.hurried = True
+    machine.on(Copied(100, 3, 100, 0, stable_end=900), at(0))
+    assert isinstance(machine.on(Failed("?"), at(50)), Copy)
+    assert machine.on(Failed("?"), at(60)) == Upload()

@@ -34,3 +34,12 @@ def test_an_archive_that_lags_is_no_stall() -> None:
 def test_an_answer_that_says_nothing_is_no_stall() -> None:
     watch = StallWatch(after=0)
     assert watch.see(0, -1, -1, 0) is None
+
+
+def test_how_long_it_lasts_is_measured_from_the_first_moment() -> None:
+    watch = StallWatch(300)
+    assert watch.lasting(5) == 0
+    watch.see(10, 10, 20, 100)
+    assert watch.lasting(130) == 30
+    watch.see(10, 15, 20, 140)
+    assert watch.lasting(150) == 0

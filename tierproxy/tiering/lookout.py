@@ -1,0 +1,110 @@
+"""Looks at all partitions now and then: says how far archiving is behind, and raises the alarm before it is too late.
+
+A partition of which the brokers will soon delete what is not archived is hurried: its copying goes first.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+
+from protocol.errors import ErrorCode
+from tierproxy import telemetry
+from tierproxy.archive.names import PartitionId
+from tierproxy.clock import Clock
+from tierproxy.config.units import format_duration, format_size
+from tierproxy.telemetry import OncePerChange
+from tierproxy.tiering.around import partition_troubles
+from tierproxy.tiering.headroom import Headroom, Limits, Outlook
+from tierproxy.tiering.steps import State
+from tierproxy.tiering.worker import PartitionWorker
+from tierproxy.upstream import LATEST, Cluster
+
+Settings = Mapping[str, Mapping[str, str]]
+"""Of topics, by name."""
+NO_LIMITS = Limits(None, None)
+
+_BY_TOPIC = (
+    telemetry.ARCHIVE_LAG,
+    telemetry.ARCHIVE_LAG_OFFSETS,
+    telemetry.RETENTION_LEFT,
+    telemetry.TRANSACTION_STALL,
+)
+
+
+class Lookout:
+    """`run` it as a task, beside whatever goes wrong elsewhere; or `look` at the workers that there are."""
+
+    def __init__(self, cluster: Cluster, clock: Clock, troubles: OncePerChange) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._troubles = troubles
+        self._headrooms: dict[PartitionId, Headroom] = {}
+        self._topics: set[str] = set()
+
+    async def run(
+        self, every: float, workers: Callable[[], list[PartitionWorker]], settings: Callable[[], Settings]
+    ) -> None:
+        """Look every so many seconds, for ever."""
+        while True:
+            await self._ask_log_ends(workers())
+            self.look(workers(), settings())
+            await asyncio.sleep(every)
+
+    async def _ask_log_ends(self, workers: list[PartitionWorker]) -> None:
+        """Where no fetch has told it lately, for those are the ones that are in trouble. Who can't be asked is left."""
+        silent = {worker.tp: worker for worker in workers if worker.silent}
+        if not silent:
+            return
+        said = await self._cluster.list_offsets(dict.fromkeys(silent, LATEST))
+        for tp, answer in said.items():
+            if answer.error == ErrorCode.NONE:
+                silent[tp].heard(answer.offset)
+
+    def look(self, workers: Iterable[PartitionWorker], settings: Settings) -> None:
+        """`settings`: those of each topic, where they could be read."""
+        now_ms = self._clock.now_ms()
+        headrooms: dict[PartitionId, Headroom] = {}
+        outlooks: dict[str, list[tuple[Outlook, float]]] = {}
+        for worker in workers:
+            pid = worker.pid
+            headroom = headrooms[pid] = self._headrooms.get(pid) or Headroom()
+            limits = Limits.of(settings[pid.topic]) if pid.topic in settings else NO_LIMITS
+            outlook = headroom.see(worker.look(), limits, now_ms)
+            outlooks.setdefault(pid.topic, []).append((outlook, worker.stalled_for))
+            worker.hurried = outlook.alarm
+            self._say(worker, outlook, settings)
+        self._headrooms = headrooms
+        self._measure(outlooks)
+
+    def _say(self, worker: PartitionWorker, outlook: Outlook, settings: Settings) -> None:
+        key = partition_troubles(worker.pid) + "retention"
+        if not outlook.alarm:
+            self._troubles.ended(key, f"{worker.tp}: the brokers won't soon delete what is not archived any more")
+            return
+        if not outlook.over_in:
+            when = "may delete what is not archived at any moment"
+        else:
+            when = f"will delete what is not archived in about {format_duration(_ms(outlook.over_in))}, at this speed"
+        doing = "it is stopped" if worker.state is State.STOPPED else "its copying goes first"
+        self._troubles.began(
+            key,
+            f"{worker.tp}: the brokers {when} ({outlook.limit}={settings[worker.pid.topic][outlook.limit]}). "
+            f"{outlook.offsets} offsets are not archived, about {format_size(round(outlook.bytes))}, the oldest has "
+            f"waited {format_duration(_ms(outlook.seconds))}; {doing}. Raise {outlook.limit} until the archiver has "
+            "caught up",
+        )
+
+    def _measure(self, outlooks: Mapping[str, list[tuple[Outlook, float]]]) -> None:
+        for topic, seen in outlooks.items():
+            telemetry.ARCHIVE_LAG.labels(topic).set(max(outlook.seconds for outlook, _ in seen))
+            telemetry.ARCHIVE_LAG_OFFSETS.labels(topic).set(sum(outlook.offsets for outlook, _ in seen))
+            telemetry.RETENTION_LEFT.labels(topic).set(max(0.0, min(outlook.left for outlook, _ in seen)))
+            telemetry.TRANSACTION_STALL.labels(topic).set(max(stalled for _, stalled in seen))
+        for topic in self._topics - outlooks.keys():
+            for gauge in _BY_TOPIC:
+                gauge.remove(topic)
+        self._topics = set(outlooks)
+        telemetry.PARTITIONS_AT_RISK.set(sum(outlook.alarm for seen in outlooks.values() for outlook, _ in seen))
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds)) * 1000
