@@ -238,6 +238,11 @@ class Manifest:
             )
         return replace(self, gaps=(*self.gaps, gap), end_offset=gap.end, generation=self.generation + 1)
 
+    def with_gaps_accepted(self, at_ms: int) -> Self:
+        """With an operator's word that nobody need wait at the gaps there are; itself if there is none to accept."""
+        gaps = tuple(replace(gap, accepted_ms=at_ms) if gap.accepted_ms < 0 else gap for gap in self.gaps)
+        return self if gaps == self.gaps else replace(self, gaps=gaps, generation=self.generation + 1)
+
     def with_start(self, offset: int) -> Self:
         """Without anything below `offset`, because it expired or a user deleted it; itself if nothing is.
 

@@ -1,4 +1,4 @@
-"""`tierproxy archive ls|verify|cat`: look into archives. No broker is asked: an archive stands alone."""
+"""`tierproxy archive ls|verify|cat|accept-gap`: archives by themselves. No broker is asked: an archive stands alone."""
 
 import asyncio
 import sys
@@ -8,12 +8,14 @@ from typing import Any
 
 import click
 
-from tierproxy.cli.archive_view import check_json, shelf_json, shelf_table, show_checks
+from tierproxy.archive.manifest import Gap
+from tierproxy.cli.archive_view import accepted_json, check_json, shelf_json, shelf_table, show_checks
 from tierproxy.cli.common import WRONG, config_option, json_option, read_config
 from tierproxy.cli.output import print_json, print_json_line, progress_bar, tables
 from tierproxy.cli.records import read_records, record_json, record_line
-from tierproxy.cli.shelves import Shelf, one_topic, with_shelves
+from tierproxy.cli.shelves import Shelf, accept_gaps, one_topic, with_shelves
 from tierproxy.cli.verify import PartitionCheck, verify_partition
+from tierproxy.clock import SystemClock
 from tierproxy.errors import TierproxyError
 
 
@@ -140,6 +142,34 @@ def cat(
                 left = None if left is None else left - 1
 
     asyncio.run(with_shelves(config, archive_name, (topic,), partition, show))
+
+
+@archive.command("accept-gap")
+@click.argument("topic")
+@config_option
+@_archive_option
+@_partition_option
+@json_option
+def accept_gap(topic: str, config_file: Path, archive_name: str | None, partition: int | None, as_json: bool) -> None:
+    """Let readers of TOPIC go on across what is lost, where `on_gap: halt` holds them back.
+
+    For the gaps that are recorded by now; those that come later are to be accepted again. Consumers notice within a
+    minute.
+    """
+    config = read_config(config_file, as_json)
+    now_ms = SystemClock().now_ms()
+
+    async def accept(shelves: list[Shelf]) -> list[tuple[Shelf, list[Gap]]]:
+        return [(shelf, await accept_gaps(shelf.library, shelf.pid, now_ms)) for shelf in one_topic(shelves)]
+
+    accepted = asyncio.run(with_shelves(config, archive_name, (topic,), partition, accept))
+    for shelf, gaps in accepted:
+        if as_json:
+            print_json_line(accepted_json(shelf, gaps))
+        for gap in [] if as_json else gaps:
+            click.echo(f"{shelf.archive} {shelf.pid}: accepted that {gap.start} to {gap.end - 1} are lost: {gap.cause}")
+    if not as_json and not any(gaps for _, gaps in accepted):
+        click.echo(f"{topic}: no gap waits to be accepted")
 
 
 async def _all(shelves: list[Shelf]) -> list[Shelf]:

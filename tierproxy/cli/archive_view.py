@@ -6,7 +6,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from tierproxy.archive.manifest import Manifest
+from tierproxy.archive.manifest import Gap, Manifest
 from tierproxy.archive.names import topic_id_text
 from tierproxy.cli.records import time_text
 from tierproxy.cli.shelves import Shelf
@@ -16,12 +16,7 @@ from tierproxy.config.units import format_size
 
 def shelf_json(shelf: Shelf) -> dict[str, Any]:
     manifest = shelf.manifest
-    about = {
-        "archive": shelf.archive,
-        "topic": shelf.pid.topic,
-        "topic_id": topic_id_text(shelf.pid.topic_id),
-        "partition": shelf.pid.partition,
-    }
+    about = _about(shelf)
     if manifest is None:
         return about | {"problem": shelf.problem}
     return about | {
@@ -34,7 +29,36 @@ def shelf_json(shelf: Shelf) -> dict[str, Any]:
         "ratio": _ratio(manifest.plain_size, manifest.stored_size),
         "first_timestamp": _first_time(manifest),
         "last_timestamp": max((entry.max_timestamp for entry in manifest.segments), default=-1),
-        "gaps": [{"start": gap.start, "end": gap.end, "at_ms": gap.at_ms, "cause": gap.cause} for gap in manifest.gaps],
+        "gaps": [_gap_json(gap) for gap in manifest.gaps],
+        "quarantined": [
+            {
+                "start": each.start,
+                "end": each.end,
+                "at_ms": each.at_ms,
+                "cause": each.cause,
+                "epochs": each.epochs,
+                "segments": [entry.key_name for entry in each.segments],
+            }
+            for each in manifest.quarantined
+        ],
+    }
+
+
+def accepted_json(shelf: Shelf, gaps: list[Gap]) -> dict[str, Any]:
+    return _about(shelf) | {"accepted": [_gap_json(gap) for gap in gaps]}
+
+
+def _gap_json(gap: Gap) -> dict[str, Any]:
+    accepted = gap.accepted_ms if gap.accepted_ms >= 0 else None
+    return {"start": gap.start, "end": gap.end, "at_ms": gap.at_ms, "cause": gap.cause, "accepted_ms": accepted}
+
+
+def _about(shelf: Shelf) -> dict[str, Any]:
+    return {
+        "archive": shelf.archive,
+        "topic": shelf.pid.topic,
+        "topic_id": topic_id_text(shelf.pid.topic_id),
+        "partition": shelf.pid.partition,
     }
 
 
@@ -73,7 +97,12 @@ def shelf_table(shelves: list[Shelf]) -> Table:
             _ratio_text(manifest.plain_size, manifest.stored_size),
             time_text(_first_time(manifest)),
             time_text(max((entry.max_timestamp for entry in manifest.segments), default=-1)),
-            ", ".join(f"[{gap.start}, {gap.end}) {gap.cause}" for gap in manifest.gaps),
+            ", ".join(
+                [
+                    *(f"[{gap.start}, {gap.end}) {gap.cause}" for gap in manifest.gaps),
+                    *(f"quarantined [{each.start}, {each.end}) {each.cause}" for each in manifest.quarantined),
+                ]
+            ),
         )
     table.add_section()
     table.add_row(
@@ -93,12 +122,7 @@ def shelf_table(shelves: list[Shelf]) -> Table:
 
 
 def check_json(shelf: Shelf, result: PartitionCheck | None) -> dict[str, Any]:
-    about = {
-        "archive": shelf.archive,
-        "topic": shelf.pid.topic,
-        "topic_id": topic_id_text(shelf.pid.topic_id),
-        "partition": shelf.pid.partition,
-    }
+    about = _about(shelf)
     if result is None:
         return about | {"ok": False, "problems": [{"segment": None, "problem": shelf.problem}]}
     return about | {

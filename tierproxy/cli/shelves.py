@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 import click
 
 from tierproxy.archive.library import Library
-from tierproxy.archive.manifest import Manifest
+from tierproxy.archive.manifest import Gap, Manifest
 from tierproxy.archive.names import PartitionId, topic_id_text
+from tierproxy.archive.store import Conflict
 from tierproxy.archive.stores import open_store
 from tierproxy.cli.output import complain
 from tierproxy.config import Config
@@ -78,6 +79,22 @@ async def _shelf(name: str, library: Library, pid: PartitionId) -> Shelf:
     if found is None:
         return Shelf(name, library, pid, None, "has no manifest")
     return Shelf(name, library, pid, found.manifest)
+
+
+async def accept_gaps(library: Library, pid: PartitionId, now_ms: int) -> list[Gap]:
+    """Accept all gaps of a partition that nobody has accepted yet; those. The archiver may be writing, too."""
+    while True:
+        found = await library.load(pid)
+        if found is None:
+            return []
+        manifest = found.manifest.with_gaps_accepted(now_ms)
+        if manifest is found.manifest:
+            return []
+        try:
+            await library.save(pid, manifest, found.version)
+        except Conflict:
+            continue
+        return [gap for gap in found.manifest.gaps if gap.accepted_ms < 0]
 
 
 def one_topic(shelves: list[Shelf]) -> list[Shelf]:

@@ -254,7 +254,7 @@ class ColdAnswers:
                     self._trouble.ended(f"hole {tier.pid}", f"consumers of {tier.pid} go on behind the hole")
                     return early.records
                 case _:
-                    return await self._wait_at_hole(tier, question.offset)
+                    return await self._wait_at_hole(tier, manifest, question.offset)
         except Crowded:
             return await self._never()
         except (TierproxyError, MalformedError) as error:
@@ -340,7 +340,7 @@ class ColdAnswers:
         gap = manifest.gap_at(offset)
         if gap is None:
             return False
-        if tier.on_gap == "halt":
+        if tier.on_gap == "halt" and gap.accepted_ms < 0:
             return True
         HOLES_MET.inc()
         log.warning(
@@ -348,12 +348,16 @@ class ColdAnswers:
         )
         return False
 
-    async def _wait_at_hole(self, tier: Tier, offset: int) -> ColdAnswer:
+    async def _wait_at_hole(self, tier: Tier, manifest: Manifest | None, offset: int) -> ColdAnswer:
         """Neither tier has the offset (yet), or may skip it: hold the client back; with on_gap halt, tell it so."""
         HOLES_MET.inc()
-        halt = tier.on_gap == "halt"
+        self._scout.used(tier)  # so that an operator's word, or what comes behind the hole, is heard of soon
+        gap = manifest.gap_at(offset) if manifest is not None else None
+        halt = tier.on_gap == "halt" and (gap is None or gap.accepted_ms < 0)
         meanwhile = (
-            "it gets a retriable error (on_gap: halt)" if halt else "it waits until the archive goes on behind the hole"
+            "it gets a retriable error (on_gap: halt) until somebody has said `tierproxy archive accept-gap`"
+            if halt
+            else "it waits until the archive goes on behind the hole"
         )
         self._trouble.began(
             f"hole {tier.pid}",

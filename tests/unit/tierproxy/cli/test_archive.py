@@ -11,7 +11,10 @@ from click.testing import CliRunner, Result
 
 from tests.unit.tierproxy.cli.archives import PID, TIME, Archive, abort_marker, batch
 from tierproxy.archive.names import PartitionId, topic_id_text
+from tierproxy.archive.rewound import rewound
 from tierproxy.cli import main
+
+GAP = {"start": 6, "end": 10, "at_ms": TIME + 60_000, "cause": "expired on the broker", "accepted_ms": None}
 
 
 @pytest.fixture
@@ -56,7 +59,8 @@ def test_ls_counts_what_is_there(archive: Archive) -> None:
         "ratio": round(manifest.plain_size / manifest.stored_size, 2),
         "first_timestamp": TIME,
         "last_timestamp": TIME + 11,
-        "gaps": [{"start": 6, "end": 10, "at_ms": TIME + 60_000, "cause": "expired on the broker"}],
+        "gaps": [GAP],
+        "quarantined": [],
     }
 
 
@@ -302,3 +306,35 @@ def test_cat_of_garbage_is_a_sentence(tmp_path: Path) -> None:
     result = run(Archive(tmp_path).add(bytes(damaged)).save(), "cat", "flights")
     assert result.exit_code == 1
     assert result.stderr.startswith("tierproxy: what is archived, or what a broker said, is not Kafka's: ")
+
+
+# ---- accept-gap ----------------------------------------------------------------------------------------------
+
+
+def test_a_gap_is_accepted_once(archive: Archive) -> None:
+    result = run(archive, "accept-gap", "flights", "--partition", "0")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "local flights-0: accepted that 6 to 9 are lost: expired on the broker\n",
+    )
+    (row,) = run_lines(archive, "ls")
+    assert row["gaps"][0]["accepted_ms"] > TIME
+    assert "no gap waits" in run(archive, "accept-gap", "flights").stdout
+
+
+def test_what_was_accepted_is_said_to_scripts(archive: Archive) -> None:
+    (row,) = run_lines(archive, "accept-gap", "flights")
+    assert (row["topic"], row["partition"], row["accepted"]) == ("flights", 0, [GAP])
+    (row,) = run_lines(archive, "accept-gap", "flights")
+    assert row["accepted"] == []
+
+
+def test_what_is_quarantined_is_listed(archive: Archive) -> None:
+    names = [entry.key_name for entry in archive.manifest.segments]
+    archive.manifest = rewound(archive.manifest, 3, 0, TIME, "history was rewritten")
+    archive.save()
+    (row,) = run_lines(archive, "ls")
+    (quarantined,) = row["quarantined"]
+    assert (quarantined["start"], quarantined["end"], quarantined["segments"]) == (3, 12, names[1:])
+    assert "quarantined [3, 12) history was rewritten" in run(archive, "ls").stdout
+    assert run_json(archive, "verify")["ok"]

@@ -244,19 +244,22 @@ async def test_a_hole_nobody_has_archived_behind_holds_the_client_back(stage: St
     assert await stage.fetch(stage.hold(400, max_wait_ms=10)) == [(0, b"")]
 
 
-@pytest.mark.parametrize(("on_gap", "error", "records"), [("skip", 0, BATCHES[20]), ("halt", 56, b"")])
-async def test_a_recorded_hole_is_skipped_or_stopped_at(
-    stage: Stage, archive: Archive, on_gap: str, error: int, records: bytes
+@pytest.mark.parametrize(
+    ("on_gap", "accepted_ms", "error", "records"),
+    [("skip", -1, 0, BATCHES[20]), ("halt", -1, 56, b""), ("halt", 5, 0, BATCHES[20])],
+)
+async def test_a_recorded_hole_is_skipped_or_stopped_at_until_somebody_accepts_it(
+    stage: Stage, archive: Archive, on_gap: str, accepted_ms: int, error: int, records: bytes
 ) -> None:
     manifest = archive.manifest
     holey = Manifest(
         manifest.cluster, manifest.cluster_id, manifest.topic, manifest.topic_id, 0, 0, 300,
-        (manifest.segments[0], manifest.segments[2]), manifest.epochs, (Gap(100, 200, 1, "retention"),),
+        (manifest.segments[0], manifest.segments[2]), manifest.epochs, (Gap(100, 200, 1, "retention", accepted_ms),),
     )  # fmt: skip
     stage.world.manifest = holey
     stage.world.broker_start = 300
     stage.tier.on_gap = on_gap
-    patience = 10 if on_gap == "halt" else 60_000
+    patience = 10 if error else 60_000
     ((got, read),) = await stage.fetch(stage.hold(150, max_wait_ms=patience, max_bytes=1))
     assert (got, read) == (error, records)
 
