@@ -6,7 +6,7 @@ no records"). Topics are found by name and by id, as Fetch requests name them ei
 and a topic that was deleted and created again is a new one, because tiers belong to topic ids.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tierproxy.archive.manifest import Manifest
@@ -28,6 +28,8 @@ class ArchivedTopic:
     partitions: int
     archive: str
     on_gap: str
+    leaders: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    """By partition: its leader's node id and leader epoch."""
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ class Tier:
     broker_start: int = UNKNOWN  # the leader's log start offset, as last heard
     high_watermark: int = UNKNOWN
     last_stable: int = UNKNOWN
+    leadership: tuple[int, int] | None = None  # the leader that said so, and its epoch; None: not known
     doubts: set[int] = field(default_factory=set)
     """Offsets refused unexpectedly: the next fetch there is held and looked into."""
     unresolved: int = 0
@@ -82,6 +85,8 @@ class Catalog:
         for topic in archived:
             keys: list[TopicKey] = [topic.name] if topic.topic_id == NO_ID else [topic.topic_id, topic.name]
             kept = self._tiers.get(keys[0], {})
+            for index, tier in kept.items():
+                self._led_by(tier, topic.leaders.get(index))
             for key in keys:
                 topics[key], tiers[key] = topic, kept
         self._topics, self._tiers = topics, tiers
@@ -117,9 +122,20 @@ class Catalog:
                 self.topics_stale = True
                 return None
             pid = PartitionId(about.name, about.topic_id, partition)
-            tier = tiers[partition] = Tier(pid, about.archive, about.on_gap)
+            tier = tiers[partition] = Tier(pid, about.archive, about.on_gap, leadership=about.leaders.get(partition))
             self.wanted[pid] = tier
         return tier
+
+    def _led_by(self, tier: Tier, leadership: tuple[int, int] | None) -> None:
+        """What another leader said of its log is not known of this one's: an unclean election moves log starts back,
+        and what was archived above may be disowned.
+        """
+        if leadership == tier.leadership:
+            return
+        if tier.leadership is not None:
+            tier.broker_start = tier.high_watermark = tier.last_stable = UNKNOWN
+            self.want(tier)
+        tier.leadership = leadership
 
     def might_be_archived(self, topic: TopicKey) -> bool:
         """Whether the topic is archived or, not being known yet, may turn out to be."""

@@ -243,10 +243,13 @@ class Scout:
             if policy is None or policy.archive is None:
                 passing.append((topic.name, topic.topic_id))
                 continue
+            leaders = {index: (each.leader, each.leader_epoch) for index, each in topic.partitions.items()}
             archived.append(
-                ArchivedTopic(topic.name, topic.topic_id, len(topic.partitions), policy.archive, policy.on_gap)
+                ArchivedTopic(topic.name, topic.topic_id, len(leaders), policy.archive, policy.on_gap, leaders)
             )
         self._catalog.set_topics(archived, passing)
+        if self._catalog.wanted:
+            self.wake()
 
     # -- keeping facts young ----------------------------------------------------------------------------------------
 
