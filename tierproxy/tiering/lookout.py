@@ -4,6 +4,7 @@ A partition of which the brokers will soon delete what is not archived is hurrie
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping
 
 from protocol.errors import ErrorCode
@@ -14,9 +15,12 @@ from tierproxy.config.units import format_duration, format_size
 from tierproxy.telemetry import OncePerChange
 from tierproxy.tiering.around import partition_troubles
 from tierproxy.tiering.headroom import Headroom, Limits, Outlook
+from tierproxy.tiering.stalls import STALL_AFTER
 from tierproxy.tiering.steps import State
 from tierproxy.tiering.worker import PartitionWorker
-from tierproxy.upstream import LATEST, Cluster
+from tierproxy.upstream import LATEST, Cluster, TopicPartition, UnsupportedBroker
+
+log = logging.getLogger("tierproxy.archiver")
 
 Settings = Mapping[str, Mapping[str, str]]
 """Of topics, by name."""
@@ -37,6 +41,7 @@ class Lookout:
         self._cluster = cluster
         self._clock = clock
         self._troubles = troubles
+        self._named: set[tuple[TopicPartition, int]] = set()  # stalls whose producers were told
         self._headrooms: dict[PartitionId, Headroom] = {}
         self._topics: set[str] = set()
 
@@ -46,6 +51,7 @@ class Lookout:
         """Look every so many seconds, for ever."""
         while True:
             await self._ask_log_ends(workers())
+            await self._ask_who_stalls(workers())
             self.look(workers(), settings())
             await asyncio.sleep(every)
 
@@ -58,6 +64,35 @@ class Lookout:
         for tp, answer in said.items():
             if answer.error == ErrorCode.NONE:
                 silent[tp].heard(answer.offset)
+
+    async def _ask_who_stalls(self, workers: list[PartitionWorker]) -> None:
+        """Name the producers whose open transactions hold archives back for long, once each, and how to end them."""
+        stalled = {worker.tp: worker for worker in workers if worker.stalled_for >= STALL_AFTER}
+        self._named = {at for at in self._named if at[0] in stalled and stalled[at[0]].next_offset == at[1]}
+        unnamed = [tp for tp, worker in stalled.items() if (tp, worker.next_offset) not in self._named]
+        if not unnamed:
+            return
+        try:
+            said = await self._cluster.producers(unnamed)
+        except UnsupportedBroker:  # before Kafka 2.8
+            said = {}
+        for tp in unnamed:
+            self._named.add((tp, stalled[tp].next_offset))
+            for each in said[tp].producers if tp in said else ():
+                if 0 <= each.transaction_start <= stalled[tp].next_offset:
+                    log.warning(
+                        "%s: the transaction that holds the archive back is of producer id %d (epoch %d), began at "
+                        "offset %d and wrote last %s ago. If nobody will end it: kafka-transactions abort --topic %s "
+                        "--partition %d --start-offset %d",
+                        tp,
+                        each.producer_id,
+                        each.producer_epoch,
+                        each.transaction_start,
+                        format_duration(_ms((self._clock.now_ms() - each.last_timestamp) / 1000)),
+                        tp.topic,
+                        tp.partition,
+                        each.transaction_start,
+                    )
 
     def look(self, workers: Iterable[PartitionWorker], settings: Settings) -> None:
         """`settings`: those of each topic, where they could be read."""

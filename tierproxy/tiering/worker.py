@@ -109,6 +109,11 @@ class PartitionWorker:
         return Standing(self._machine.archived_to, self._log_end, oldest, offset_bytes)
 
     @property
+    def next_offset(self) -> int:
+        """Up to where it is copied, or was when it last looked."""
+        return self._machine.next_offset
+
+    @property
     def stalled_for(self) -> float:
         """Seconds for which an open transaction has held the archive back."""
         return self._stalls.lasting(self._around.clock.monotonic())
