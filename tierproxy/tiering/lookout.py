@@ -12,6 +12,7 @@ from tierproxy import telemetry
 from tierproxy.archive.names import PartitionId
 from tierproxy.clock import Clock
 from tierproxy.config.units import format_duration, format_size
+from tierproxy.errors import TierproxyError
 from tierproxy.telemetry import OncePerChange
 from tierproxy.tiering.around import partition_troubles
 from tierproxy.tiering.headroom import Headroom, Limits, Outlook
@@ -50,8 +51,11 @@ class Lookout:
     ) -> None:
         """Look every so many seconds, for ever."""
         while True:
-            await self._ask_log_ends(workers())
-            await self._ask_who_stalls(workers())
+            try:
+                await self._ask_log_ends(workers())
+                await self._ask_who_stalls(workers())
+            except TierproxyError as error:  # whoever needs the brokers for more than a look says it
+                log.debug("brokers can't be asked how far their logs go: %s", error)
             self.look(workers(), settings())
             await asyncio.sleep(every)
 

@@ -31,7 +31,7 @@ from tierproxy.tiering.headroom import Standing
 from tierproxy.tiering.history import Behind, Foreign, Rewritten, Same, data_end, judge
 from tierproxy.tiering.leader import METADATA_ERRORS, Disagreement, Leader, LeaderTrouble, TopicGone
 from tierproxy.tiering.publisher import Publisher
-from tierproxy.tiering.spool import CorruptBatch, EpochWentBack, OpenSegment, SpoolSettings, UnreadableBatch
+from tierproxy.tiering.spool import CorruptBatch, OpenSegment, OtherHistory, SpoolSettings, UnreadableBatch
 from tierproxy.tiering.stalls import StallWatch
 from tierproxy.upstream import NOBODY, TopicPartition, Unreachable, UnsupportedBroker
 
@@ -305,8 +305,8 @@ class PartitionWorker:
         except CorruptBatch as error:
             telemetry.BATCHES_DAMAGED.inc()
             return self._failed(trouble, f"{self.tp}: {error}; fetching it again")
-        except EpochWentBack as error:  # a broker that doesn't say "diverged" (before Kafka 2.7), after an election
-            log.warning("%s: %s; looking whether history was rewritten", self.tp, error)
+        except OtherHistory as error:  # from a broker that doesn't say "diverged" (before Kafka 2.7)
+            self._failed(trouble, f"{self.tp}: {error}; looking whether history was rewritten")
             return steps.Diverged(action.offset)
         except (UnreadableBatch, ArchiveError) as error:
             return steps.Hopeless(str(error))
@@ -346,8 +346,8 @@ class PartitionWorker:
         if self._by_name:
             await self._leader.check_topic()  # or what was fetched by name may be a namesake's
             self._leader_works()
-        if not await self._same_before_gap(action.manifest):
-            return steps.Conflicted("the leader's log is not what was archived before the gap")
+        if not await self._same_before(action.manifest):
+            return steps.Conflicted("the leader's log is not what was archived before")
         event = await self._publisher.commit(action)
         self._archive_works()
         if isinstance(event, steps.Committed):
@@ -367,9 +367,13 @@ class PartitionWorker:
             self._drop_segment()
         return event
 
-    async def _same_before_gap(self, manifest: Manifest | None) -> bool:
-        """Behind a gap no fetch says which batch it follows, so whether the history is the same is asked here."""
-        if manifest is None or data_end(manifest) == manifest.end_offset:
+    async def _same_before(self, manifest: Manifest | None) -> bool:
+        """Whether the open segment follows what is archived. Asked where no fetch could say so: behind a gap, and where
+        the leader has changed, for brokers before 2.7 don't look at the epoch that a fetch follows.
+        """
+        if manifest is None:
+            return True
+        if data_end(manifest) == manifest.end_offset and self._open_segment().last_epoch == manifest.last_epoch:
             return True
         return isinstance(judge(await self._leader.compare(manifest)), Same)
 

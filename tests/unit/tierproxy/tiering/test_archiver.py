@@ -256,21 +256,30 @@ async def test_leaders_that_move_and_brokers_that_hang_up_leave_one_history(
     assert (manifest.gaps, manifest.quarantined) == ((), ())
 
 
+@pytest.mark.parametrize("fetch", [(4, 17), (4, 11)], ids=["today", "before 2.7"])
+@pytest.mark.parametrize("more", [5, 50], ids=["shorter", "longer"])
 async def test_history_that_was_rewritten_is_archived_anew(
-    brokers: FakeCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    fetch: tuple[int, int],
+    more: int,
 ) -> None:
+    """The new leader's log is shorter than the archive, or longer: then an old broker gives it without a word."""
     monkeypatch.setattr("tierproxy.tiering.fsm.DOUBT_PAUSE", 0.01)
-    partition = brokers.create_topic("t")[0]
-    for _ in range(3):
-        partition.append(batch())
-    async with Scene(brokers, tmp_path, KEEP_NOTHING) as scene:
-        await scene.archived("t", 30)
-        brokers.elect(partition, 1, truncate_to=10)
-        partition.append(batch(5))
-        await eventually(lambda: bool(scene.manifests["t", 0].quarantined), "quarantine", 60)
-        manifest = await scene.archived("t", 15)
-        assert [(each.start, each.end) for each in manifest.quarantined] == [(10, 30)]
-        assert [entry.last_offset for entry in manifest.segments] == [9, 14]
+    async with FakeCluster(versions={**OFFERED, ApiKey.FETCH: fetch}) as brokers:
+        partition = brokers.create_topic("t")[0]
+        for _ in range(3):
+            partition.append(batch())
+        async with Scene(brokers, tmp_path, KEEP_ALL) as scene:
+            await scene.archived("t", 30)
+            brokers.elect(partition, 1, truncate_to=10)
+            partition.append(batch(more))
+            await eventually(lambda: bool(scene.manifests["t", 0].quarantined), "quarantine", 60)
+            manifest = await scene.archived("t", 10 + more)
+            assert [(each.start, each.end) for each in manifest.quarantined] == [(10, 30)]
+            assert [entry.last_offset for entry in manifest.segments] == [9, 9 + more]
+            assert manifest.epochs == ((0, 0), (1, 10))
     assert "Offsets 10 to 29 are quarantined" in caplog.text
 
 
