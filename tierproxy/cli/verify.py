@@ -227,6 +227,10 @@ async def verify_partition(
         progress(entry.stored_size - read)
         result.problems += [Problem(entry.key_name, text) for text in found]
         holes += segment_holes
+    for quarantine in manifest.quarantined:
+        for entry in quarantine.segments:
+            fault = await _quarantined_fault(library, manifest, entry)
+            result.problems += [Problem(entry.key_name, fault)] if fault is not None else []
     problems, result.missing = coverage(manifest, holes)
     if not allow_holes:
         problems += [
@@ -236,6 +240,15 @@ async def verify_partition(
         ]
     result.problems += [Problem(None, text) for text in problems]
     return result
+
+
+async def _quarantined_fault(library: Library, manifest: Manifest, entry: SegmentEntry) -> str | None:
+    """What is wrong with an object that is kept for people only: it is not read, but must be there."""
+    try:
+        size = await library.store.size(library.segment_key(manifest.pid, entry))
+    except TierproxyError as error:
+        return f"quarantined, and gone: {error}"
+    return None if size == entry.stored_size else f"quarantined, and has {size} bytes, not {entry.stored_size}"
 
 
 async def _verify_segment(

@@ -106,7 +106,8 @@ class PartitionWorker:
             offset_bytes = newest.plain_size / (newest.last_offset + 1 - newest.base_offset)
         elif segment is not None and segment.next_offset > segment.fetched_at:
             offset_bytes = segment.plain_bytes / (segment.next_offset - segment.fetched_at)
-        return Standing(self._machine.archived_to, self._log_end, oldest, offset_bytes)
+        known = self._machine.log_start >= 0  # else nothing was loaded yet
+        return Standing(self._machine.archived_to, self._log_end if known else -1, oldest, offset_bytes)
 
     @property
     def next_offset(self) -> int:
