@@ -25,6 +25,7 @@ log = logging.getLogger("tierproxy.archiver")
 
 Settings = Mapping[str, Mapping[str, str]]
 """Of topics, by name."""
+AT_ONCE = 100
 NO_LIMITS = Limits(None, None)
 
 _BY_TOPIC = (
@@ -56,7 +57,7 @@ class Lookout:
                 await self._ask_who_stalls(workers())
             except TierproxyError as error:  # whoever needs the brokers for more than a look says it
                 log.debug("brokers can't be asked how far their logs go: %s", error)
-            self.look(workers(), settings())
+            await self.look(workers(), settings())
             await asyncio.sleep(every)
 
     async def _ask_log_ends(self, workers: list[PartitionWorker]) -> None:
@@ -98,12 +99,14 @@ class Lookout:
                         each.transaction_start,
                     )
 
-    def look(self, workers: Iterable[PartitionWorker], settings: Settings) -> None:
+    async def look(self, workers: Iterable[PartitionWorker], settings: Settings) -> None:
         """`settings`: those of each topic, where they could be read."""
         now_ms = self._clock.now_ms()
         headrooms: dict[PartitionId, Headroom] = {}
         outlooks: dict[str, list[tuple[Outlook, float]]] = {}
-        for worker in workers:
+        for n, worker in enumerate(workers):
+            if n % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)  # there may be many thousands, and clients are served meanwhile
             pid = worker.pid
             headroom = headrooms[pid] = self._headrooms.get(pid) or Headroom()
             limits = Limits.of(settings[pid.topic]) if pid.topic in settings else NO_LIMITS
@@ -111,6 +114,8 @@ class Lookout:
             outlooks.setdefault(pid.topic, []).append((outlook, worker.stalled_for))
             worker.hurried = outlook.alarm
             self._say(worker, outlook, settings)
+        for pid in self._headrooms.keys() - headrooms.keys():
+            self._troubles.forget(partition_troubles(pid) + "retention")
         self._headrooms = headrooms
         self._measure(outlooks)
 
