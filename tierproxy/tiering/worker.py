@@ -20,6 +20,7 @@ from tierproxy import telemetry
 from tierproxy.archive.errors import ArchiveError
 from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
+from tierproxy.archive.retention import reappeared
 from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.archive.store import StoreError
 from tierproxy.config.units import format_size
@@ -71,7 +72,7 @@ class PartitionWorker:
         self._stalls = StallWatch()
         self._log_end = -1  # the leader's high watermark, as last heard
         self.silent = True
-        """Whether nothing was heard of the log's end since the last look at `standing`."""
+        """Whether nothing was heard of the log's end since the last `look`."""
         self._refusals = 0  # in a row, of the kind that fresh metadata should cure
         self._by_name = False  # some batch of the open segment was fetched by the topic's name
 
@@ -266,6 +267,17 @@ class PartitionWorker:
                 self._around.troubles.began(key, f"{self.tp}: {reason}. Looking some more times")
             case Rewritten() | Same():
                 self._ended(key, f"{self.tp}: the leader's log and the archive can be compared again")
+        key, manifest = self._own + "reappeared", facts.manifest
+        lost = reappeared(manifest, facts.log_start) if manifest is not None else None
+        if lost is None:
+            self._ended(key, f"{self.tp}: no lost records are there any more, so trimming goes on")
+        else:
+            self._around.troubles.began(
+                key,
+                f"{self.tp}: the broker has records again that were recorded as lost, from offset {lost} on. They are "
+                "not archived, so nothing is trimmed there until retention deletes them, or somebody by "
+                "kafka-delete-records",
+            )
 
     async def _copy(self, action: steps.Copy) -> steps.Event:
         inbox: asyncio.Future[_Delivery] = asyncio.get_running_loop().create_future()

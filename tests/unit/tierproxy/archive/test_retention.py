@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from tierproxy.archive.manifest import Gap, Manifest, SegmentEntry
 from tierproxy.archive.names import PartitionId, segment_name
-from tierproxy.archive.retention import trim_point
+from tierproxy.archive.retention import reappeared, trim_point
 
 PID = PartitionId("flights", bytes(16), 0)
 
@@ -110,3 +110,11 @@ def test_it_is_a_border_and_never_beyond_the_end(
     if keep_bytes is not None and keep_time is None:
         kept = sum(e.plain_size for e in made.segments if e.base_offset >= point)
         assert kept >= min(keep_bytes, made.plain_size)
+
+
+def test_where_lost_records_are_there_again() -> None:
+    """A gap from 10 to 20, in whose last batch (15 to 24, which is archived whole) the broker was trimmed."""
+    holey = manifest(entry(0)).with_gap(Gap(10, 20, 0, "?")).with_segment(entry(15), [])
+    assert [reappeared(holey, at) for at in (25, 20, 15, 14, 10, 0)] == [None, None, None, 10, 10, 10]
+    behind = holey.with_gap(Gap(25, 31, 0, "?"))
+    assert [reappeared(behind, at) for at in (31, 30, 22, 0)] == [None, 25, 25, 10]
