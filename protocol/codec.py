@@ -31,6 +31,7 @@ from protocol.messages import (
     MetadataPartition,
     MetadataTopic,
     OffsetAnswer,
+    ProducerState,
 )
 from protocol.wire import Buffer, Cursor
 
@@ -42,6 +43,7 @@ CODEC_VERSIONS: Mapping[int, tuple[int, int]] = {
     ApiKey.OFFSET_FOR_LEADER_EPOCH: (2, 4),  # v0-1 are inter-broker only
     ApiKey.DESCRIBE_CONFIGS: (1, 4),
     **GROUP_VERSIONS,
+    ApiKey.DESCRIBE_PRODUCERS: (0, 0),
 }
 """First and last version that this module and `group_codec` encode and decode, by API key."""
 
@@ -326,6 +328,39 @@ def decode_topic_configs_response(payload: Buffer, version: int) -> dict[str, tu
         )
         for result in message.results or ()
         if result.resource_type == RESOURCE_TOPIC
+    }
+
+
+# ---- DescribeProducers -------------------------------------------------------------------------------------
+
+
+def encode_producers_request(version: int, partitions: Iterable[tuple[str, int]]) -> bytes:
+    """`partitions` are (topic, partition)."""
+    _check(ApiKey.DESCRIBE_PRODUCERS, version)
+    kafka_topic = admin.DescribeProducersRequest.TopicRequest
+    topics = [
+        kafka_topic(version=version, name=name, partition_indexes=[index for _, index in group])
+        for name, group in groupby(partitions, key=lambda each: each[0])
+    ]
+    return encode(admin.DescribeProducersRequest(version=version, topics=topics), version)
+
+
+def decode_producers_response(
+    payload: Buffer, version: int
+) -> dict[tuple[str, int], tuple[int, tuple[ProducerState, ...]]]:
+    """{(topic, partition): (error, its producers)}."""
+    _check(ApiKey.DESCRIBE_PRODUCERS, version)
+    message = decode_response(admin.DescribeProducersResponse, payload, version)
+    return {
+        (topic.name, part.partition_index): (
+            part.error_code,
+            tuple(
+                ProducerState(each.producer_id, each.producer_epoch, each.last_timestamp, each.current_txn_start_offset)
+                for each in part.active_producers or ()
+            ),
+        )
+        for topic in message.topics or ()
+        for part in topic.partitions or ()
     }
 
 

@@ -82,6 +82,18 @@ class DeleteRecordsResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class ProducerState:
+    """A producer that a partition's leader remembers. `transaction_start` is the first offset of its open transaction,
+    -1 if it has none; `last_timestamp` that of its newest batch, in ms.
+    """
+
+    producer_id: int
+    producer_epoch: int
+    last_timestamp: int
+    transaction_start: int
+
+
+@dataclass(frozen=True, slots=True)
 class EpochEnd:
     """Where a leader epoch ended. `leader_epoch`: the largest known one that is not above the asked one."""
 

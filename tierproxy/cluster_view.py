@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from protocol.errors import ErrorCode
-from protocol.messages import Metadata, MetadataTopic
+from protocol.messages import Metadata, MetadataTopic, ProducerState
 
 NOBODY = -1
 """The leader of a partition that has none."""
@@ -80,6 +80,14 @@ class ListedOffset:
 class DeletedRecords:
     error: int
     low_watermark: int
+
+
+@dataclass(frozen=True, slots=True)
+class Producers:
+    """Those that a partition's leader remembers."""
+
+    error: int
+    producers: tuple[ProducerState, ...]
 
 
 @dataclass(frozen=True, slots=True)

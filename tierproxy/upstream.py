@@ -39,6 +39,7 @@ from tierproxy.cluster_view import (
     EndOfEpoch,
     ListedOffset,
     PartitionView,
+    Producers,
     TopicIdentity,
     TopicPartition,
     TopicView,
@@ -60,6 +61,7 @@ __all__ = [
     "EndOfEpoch",
     "ListedOffset",
     "PartitionView",
+    "Producers",
     "TopicIdentity",
     "TopicPartition",
     "TopicView",
@@ -268,6 +270,23 @@ class Cluster:
 
         return await self._ask_leaders(
             asked, ApiKey.OFFSET_FOR_LEADER_EPOCH, encode, decode, lambda error: EndOfEpoch(error, -1, -1)
+        )
+
+    async def producers(self, asked: Iterable[TopicPartition]) -> dict[TopicPartition, Producers]:
+        """Who writes to the partitions, and who has a transaction open there. Raises UnsupportedBroker before 2.8."""
+
+        def encode(version: int, part: Mapping[TopicPartition, None]) -> bytes:
+            return codec.encode_producers_request(version, sorted(part))
+
+        def decode(payload: bytearray, version: int) -> dict[TopicPartition, Producers]:
+            return {
+                TopicPartition(*name): Producers(error, found)
+                for name, (error, found) in codec.decode_producers_response(payload, version).items()
+            }
+
+        wanted = dict.fromkeys(asked)
+        return await self._ask_leaders(
+            wanted, ApiKey.DESCRIBE_PRODUCERS, encode, decode, lambda error: Producers(error, ())
         )
 
     async def fetch(

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import zstandard
+from prometheus_client import REGISTRY
 
 from tests.kit import admin
 from tests.kit.clients import READERS
@@ -180,7 +181,10 @@ async def test_a_quiet_topic_is_archived_and_trimmed_by_age_alone(kafka: Kafka, 
         await eventually(lambda: scene.trimmed_to.get(("arc.quiet", 0)) == 3, "trimming")
 
 
-async def test_open_transactions_hold_the_archive_back(kafka: Kafka, archiving: Callable[..., Any]) -> None:
+async def test_open_transactions_hold_the_archive_back(
+    kafka: Kafka, archiving: Callable[..., Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tierproxy.tiering.lookout.STALL_AFTER", 0.1)
     topic_with(kafka, "arc.txn", 10)
     source = drafts(200, partition=0, seed=64)
     open_one, other = (Recorder(kafka.bootstrap, "arc.txn", transactional=True) for _ in range(2))
@@ -194,6 +198,9 @@ async def test_open_transactions_hold_the_archive_back(kafka: Kafka, archiving: 
         other.send([next(source) for _ in range(20)])
         other.abort()
         await eventually(lambda: scene.end("arc.txn") == stable == 10, "archive up to the last stable offset")
+        await eventually(lambda: "--topic arc.txn --partition 0 --start-offset 10" in caplog.text, "word of who it is")
+        assert caplog.text.count("arc.txn-0: the transaction that holds the archive back is of producer id") == 1
+        assert (REGISTRY.get_sample_value("tierproxy_transaction_stall_seconds", {"topic": "arc.txn"}) or 0) > 0.1
         await asyncio.to_thread(open_one.abort)
         manifest = await scene.archived("arc.txn", 10 + 20 + 20 + 2)
         aborted = [each for index in await scene.indexes(manifest) for each in index.aborted]

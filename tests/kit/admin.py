@@ -4,7 +4,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from confluent_kafka import IsolationLevel, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
 
 from tests.kit.processes import wait_for
 
@@ -33,6 +42,17 @@ def grow_topic(bootstrap: str, topic: str, partitions: int) -> None:
     """Raises the number of partitions to `partitions`."""
     with _admin(bootstrap) as admin:
         admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(_TIMEOUT)
+
+
+def configure_topic(bootstrap: str, topic: str, **settings: str | int) -> None:
+    """Changes some of its settings, named as for `create_topic`."""
+    entries = [
+        ConfigEntry(key.replace("_", "."), str(value), incremental_operation=AlterConfigOpType.SET)
+        for key, value in settings.items()
+    ]
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+    with _admin(bootstrap) as admin:
+        admin.incremental_alter_configs([resource])[resource].result(_TIMEOUT)
 
 
 def earliest(bootstrap: str, topic: str, partitions: int) -> dict[int, int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from protocol.batches import BatchHeader, walk
+from protocol.errors import MalformedError
 from tierproxy.archive.errors import FormatError
 from tierproxy.archive.segment import SegmentWriter
 from tierproxy.archive.segment_index import SegmentIndex, decompress_chunk
@@ -19,7 +20,10 @@ def batches_of(segment: BinaryIO, index: SegmentIndex) -> Iterator[tuple[BatchHe
         data = segment.read(chunk.stored_size)
         if len(data) < chunk.stored_size:
             raise FormatError(f"the segment ends in the chunk at {chunk.base_offset}")
-        yield from walk(memoryview(decompress_chunk(data, chunk)))
+        try:
+            yield from walk(memoryview(decompress_chunk(data, chunk)))
+        except MalformedError as error:
+            raise FormatError(f"the chunk at {chunk.base_offset} holds no batches: {error}") from error
 
 
 def cut_point(batches: Iterable[tuple[BatchHeader, memoryview]], below: int, log_start: int) -> int:

@@ -256,6 +256,10 @@ async def verify_partition(
         archived.append((page.base_offset, page.last_offset + 1))
         text = f"the page is damaged or lost, so nobody can find its {page.sums.segments} segments: {trouble}"
         result.problems.append(Problem(page.name, text))
+    for quarantine in manifest.quarantined:
+        for entry in quarantine.segments:
+            fault = await _quarantined_fault(library, manifest, entry)
+            result.problems += [Problem(entry.key_name, fault)] if fault is not None else []
     problems, result.missing = coverage(manifest, archived, holes)
     if not allow_holes:
         problems += [
@@ -317,6 +321,15 @@ async def _orphans(
         async for name, found in library.objects(pid)
         if not may_be_named(name)
     ]
+
+
+async def _quarantined_fault(library: Library, manifest: Manifest, entry: SegmentEntry) -> str | None:
+    """What is wrong with an object that is kept for people only: it is not read, but must be there."""
+    try:
+        size = await library.store.size(library.segment_key(manifest.pid, entry))
+    except TierproxyError as error:
+        return f"quarantined, and gone: {error}"
+    return None if size == entry.stored_size else f"quarantined, and has {size} bytes, not {entry.stored_size}"
 
 
 async def _verify_segment(

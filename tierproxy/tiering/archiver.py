@@ -184,7 +184,11 @@ class Archiver:
             known = self._settings.get(topic.name)
             reason = _unfit(known[1]) if known is not None else None
             if reason is not None:
-                self._troubles.began(f"topic {topic.name} unfit", f"topic {topic.name} is not archived: {reason}")
+                archived = any(pid.topic_id == topic.topic_id and pid.topic == topic.name for pid in self._workers)
+                not_archived = "is not archived"
+                if archived:
+                    not_archived = "is neither archived further nor trimmed, what is archived is still served"
+                self._troubles.began(f"topic {topic.name} unfit", f"topic {topic.name} {not_archived}: {reason}")
                 continue
             self._troubles.ended(f"topic {topic.name} unfit", f"topic {topic.name} can be archived now")
             if _trims(policy) and topic.topic_id == NO_TOPIC_ID:

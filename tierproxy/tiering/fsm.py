@@ -126,6 +126,11 @@ class Machine:
         """Everything below is committed; the offset at which copying begins."""
         return self.manifest.end_offset if self.manifest is not None else self._origin
 
+    @property
+    def next_offset(self) -> int:
+        """Where copying goes on: everything below is committed or in the open segment."""
+        return self._next_offset
+
     def begin(self) -> Action:
         return Load()
 

@@ -6,7 +6,7 @@ past means that the broker may delete at once. How long a record has *waited* is
 be there, within what its own time allows; when it will be *deleted* by its own time, but never later than seen.
 """
 
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,7 +18,8 @@ CALM_AT = 0.5
 """…and ends when so much is left again, or nothing is left to archive."""
 SPEED_SECONDS = 60.0
 """Speeds are those of the last so many seconds at least."""
-MOST_SAMPLES = 500
+MOST_SAMPLES = 100
+"""What was seen longer ago is kept ever more coarsely: there may be many thousands of partitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Headroom:
     """Of one partition: `see` where it stands now and then."""
 
     def __init__(self) -> None:
-        self._samples: deque[_Sample] = deque()
+        self._samples: list[_Sample] = []  # log ends never go back in it
         self._alarm = False
 
     def see(self, now: Standing, limits: Limits, now_ms: int) -> Outlook:
@@ -109,30 +110,29 @@ class Headroom:
 
     def _keep(self, sample: _Sample) -> None:
         samples = self._samples
-        if samples and sample.ms <= samples[-1].ms:
+        if samples and (sample.ms <= samples[-1].ms or sample.standing.log_end < samples[-1].standing.log_end):
             samples.clear()
         samples.append(sample)
-        done = sample.standing.archived_to
-        while (
-            len(samples) > 2
-            and samples[1].standing.log_end <= done
-            and sample.ms - samples[1].ms >= SPEED_SECONDS * 1000
-        ):
-            samples.popleft()
+        # Of those from before the first record that is not archived came, the last one says enough.
+        done = bisect_right(samples, sample.standing.archived_to, key=_log_end) - 1
+        while done > 0 and sample.ms - samples[1].ms >= SPEED_SECONDS * 1000:
+            del samples[0]
+            done -= 1
         if len(samples) > MOST_SAMPLES:
-            self._samples = deque(each for n, each in enumerate(samples) if n % 2 == 0 or n == len(samples) - 1)
+            del samples[1 : MOST_SAMPLES // 2 : 2]
 
     def _arrived(self, offset: int, now_ms: int) -> tuple[int, int]:
         """Between which times the record at `offset` came, as far as it was seen; 0 if it was always there."""
-        before = [each.ms for each in self._samples if each.standing.log_end <= offset]
-        after = [each.ms for each in self._samples if each.standing.log_end > offset]
-        return max(before, default=0), min(after, default=now_ms)
+        at = bisect_right(self._samples, offset, key=_log_end)
+        return self._samples[at - 1].ms if at else 0, self._samples[at].ms if at < len(self._samples) else now_ms
 
     def _span(self) -> tuple[_Sample, _Sample]:
         """The newest sample, and the youngest that is old enough to tell a speed, or else the oldest."""
         newest = self._samples[-1]
-        old = [each for each in self._samples if newest.ms - each.ms >= SPEED_SECONDS * 1000]
-        return (old[-1] if old else self._samples[0]), newest
+        for sample in reversed(self._samples):
+            if newest.ms - sample.ms >= SPEED_SECONDS * 1000:
+                return sample, newest
+        return self._samples[0], newest
 
     def _ageing(self) -> float:
         """Seconds by which the oldest record that is not archived gets older in a second: 1 when nothing moves."""
@@ -148,6 +148,10 @@ class Headroom:
             return 0.0
         more = (new.standing.log_end - new.standing.archived_to) - (old.standing.log_end - old.standing.archived_to)
         return more * new.standing.offset_bytes / (new.ms - old.ms) * 1000
+
+
+def _log_end(sample: _Sample) -> int:
+    return sample.standing.log_end
 
 
 def _limit(value: str | None) -> int | None:

@@ -4,6 +4,7 @@ A partition of which the brokers will soon delete what is not archived is hurrie
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping
 
 from protocol.errors import ErrorCode
@@ -11,15 +12,20 @@ from tierproxy import telemetry
 from tierproxy.archive.names import PartitionId
 from tierproxy.clock import Clock
 from tierproxy.config.units import format_duration, format_size
+from tierproxy.errors import TierproxyError
 from tierproxy.telemetry import OncePerChange
 from tierproxy.tiering.around import partition_troubles
 from tierproxy.tiering.headroom import Headroom, Limits, Outlook
+from tierproxy.tiering.stalls import STALL_AFTER
 from tierproxy.tiering.steps import State
 from tierproxy.tiering.worker import PartitionWorker
-from tierproxy.upstream import LATEST, Cluster
+from tierproxy.upstream import LATEST, Cluster, TopicPartition, UnsupportedBroker
+
+log = logging.getLogger("tierproxy.archiver")
 
 Settings = Mapping[str, Mapping[str, str]]
 """Of topics, by name."""
+AT_ONCE = 100
 NO_LIMITS = Limits(None, None)
 
 _BY_TOPIC = (
@@ -37,6 +43,7 @@ class Lookout:
         self._cluster = cluster
         self._clock = clock
         self._troubles = troubles
+        self._named: set[tuple[TopicPartition, int]] = set()  # stalls whose producers were told
         self._headrooms: dict[PartitionId, Headroom] = {}
         self._topics: set[str] = set()
 
@@ -45,8 +52,12 @@ class Lookout:
     ) -> None:
         """Look every so many seconds, for ever."""
         while True:
-            await self._ask_log_ends(workers())
-            self.look(workers(), settings())
+            try:
+                await self._ask_log_ends(workers())
+                await self._ask_who_stalls(workers())
+            except TierproxyError as error:  # whoever needs the brokers for more than a look says it
+                log.debug("brokers can't be asked how far their logs go: %s", error)
+            await self.look(workers(), settings())
             await asyncio.sleep(every)
 
     async def _ask_log_ends(self, workers: list[PartitionWorker]) -> None:
@@ -59,12 +70,43 @@ class Lookout:
             if answer.error == ErrorCode.NONE:
                 silent[tp].heard(answer.offset)
 
-    def look(self, workers: Iterable[PartitionWorker], settings: Settings) -> None:
+    async def _ask_who_stalls(self, workers: list[PartitionWorker]) -> None:
+        """Name the producers whose open transactions hold archives back for long, once each, and how to end them."""
+        stalled = {worker.tp: worker for worker in workers if worker.stalled_for >= STALL_AFTER}
+        self._named = {at for at in self._named if at[0] in stalled and stalled[at[0]].next_offset == at[1]}
+        unnamed = [tp for tp, worker in stalled.items() if (tp, worker.next_offset) not in self._named]
+        if not unnamed:
+            return
+        try:
+            said = await self._cluster.producers(unnamed)
+        except UnsupportedBroker:  # before Kafka 2.8
+            said = {}
+        for tp in unnamed:
+            self._named.add((tp, stalled[tp].next_offset))
+            for each in said[tp].producers if tp in said else ():
+                if 0 <= each.transaction_start <= stalled[tp].next_offset:
+                    log.warning(
+                        "%s: the transaction that holds the archive back is of producer id %d (epoch %d), began at "
+                        "offset %d and wrote last %s ago. If nobody will end it: kafka-transactions abort --topic %s "
+                        "--partition %d --start-offset %d",
+                        tp,
+                        each.producer_id,
+                        each.producer_epoch,
+                        each.transaction_start,
+                        format_duration(_ms((self._clock.now_ms() - each.last_timestamp) / 1000)),
+                        tp.topic,
+                        tp.partition,
+                        each.transaction_start,
+                    )
+
+    async def look(self, workers: Iterable[PartitionWorker], settings: Settings) -> None:
         """`settings`: those of each topic, where they could be read."""
         now_ms = self._clock.now_ms()
         headrooms: dict[PartitionId, Headroom] = {}
         outlooks: dict[str, list[tuple[Outlook, float]]] = {}
-        for worker in workers:
+        for n, worker in enumerate(workers):
+            if n % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)  # there may be many thousands, and clients are served meanwhile
             pid = worker.pid
             headroom = headrooms[pid] = self._headrooms.get(pid) or Headroom()
             limits = Limits.of(settings[pid.topic]) if pid.topic in settings else NO_LIMITS
@@ -72,6 +114,8 @@ class Lookout:
             outlooks.setdefault(pid.topic, []).append((outlook, worker.stalled_for))
             worker.hurried = outlook.alarm
             self._say(worker, outlook, settings)
+        for pid in self._headrooms.keys() - headrooms.keys():
+            self._troubles.forget(partition_troubles(pid) + "retention")
         self._headrooms = headrooms
         self._measure(outlooks)
 

@@ -28,8 +28,8 @@ class UnreadableBatch(TierproxyError):
     """The broker's log holds something that can't be archived; asking again gives the same."""
 
 
-class EpochWentBack(UnreadableBatch):
-    """A batch has an older leader epoch than the one before: they are of two histories."""
+class OtherHistory(UnreadableBatch):
+    """A batch does not follow the one before: it overlaps that, or has an older leader epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +124,11 @@ class OpenSegment:
                     break  # a transaction is open there: not decided yet
                 first = not accepted and self._writer.base_offset < 0
                 if header.base_offset < expected and not (first and self._first_is_cut):
-                    return accepted, UnreadableBatch(
+                    return accepted, OtherHistory(
                         f"the batch {header.base_offset}-{header.last_offset} overlaps what was copied up to {expected}"
                     )
                 if header.leader_epoch < epoch:
-                    return accepted, EpochWentBack(
+                    return accepted, OtherHistory(
                         f"the batch at {header.base_offset} has leader epoch {header.leader_epoch}, the one "
                         f"before it {epoch}"
                     )

@@ -21,6 +21,7 @@ from tierproxy import telemetry
 from tierproxy.archive.errors import ArchiveError, FormatError
 from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
+from tierproxy.archive.retention import reappeared
 from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.archive.store import StoreError
 from tierproxy.config.units import format_size
@@ -32,7 +33,7 @@ from tierproxy.tiering.headroom import Standing
 from tierproxy.tiering.history import Behind, Foreign, Rewritten, Same, data_end, judge
 from tierproxy.tiering.leader import METADATA_ERRORS, Disagreement, Leader, LeaderTrouble, TopicGone
 from tierproxy.tiering.publisher import Publisher
-from tierproxy.tiering.spool import CorruptBatch, EpochWentBack, OpenSegment, SpoolSettings, UnreadableBatch
+from tierproxy.tiering.spool import CorruptBatch, OpenSegment, OtherHistory, SpoolSettings, UnreadableBatch
 from tierproxy.tiering.stalls import StallWatch
 from tierproxy.upstream import NOBODY, TopicPartition, Unreachable, UnsupportedBroker
 
@@ -79,7 +80,7 @@ class PartitionWorker:
         self._stalls = StallWatch()
         self._log_end = -1  # the leader's high watermark, as last heard
         self.silent = True
-        """Whether nothing was heard of the log's end since the last look at `standing`."""
+        """Whether nothing was heard of the log's end since the last `look`."""
         self._refusals = 0  # in a row, of the kind that fresh metadata should cure
         self._by_name = False  # some batch of the open segment was fetched by the topic's name
 
@@ -120,7 +121,13 @@ class PartitionWorker:
             offset_bytes = newest.plain_size / (newest.last_offset + 1 - newest.base_offset)
         elif segment is not None and segment.next_offset > segment.fetched_at:
             offset_bytes = segment.plain_bytes / (segment.next_offset - segment.fetched_at)
-        return Standing(self._machine.archived_to, self._log_end, oldest, offset_bytes)
+        known = self._machine.log_start >= 0  # else nothing was loaded yet
+        return Standing(self._machine.archived_to, self._log_end if known else -1, oldest, offset_bytes)
+
+    @property
+    def next_offset(self) -> int:
+        """Up to where it is copied, or was when it last looked."""
+        return self._machine.next_offset
 
     @property
     def stalled_for(self) -> float:
@@ -278,6 +285,17 @@ class PartitionWorker:
                 self._around.troubles.began(key, f"{self.tp}: {reason}. Looking some more times")
             case Rewritten() | Same():
                 self._ended(key, f"{self.tp}: the leader's log and the archive can be compared again")
+        key, manifest = self._own + "reappeared", facts.manifest
+        lost = reappeared(manifest, facts.log_start) if manifest is not None else None
+        if lost is None:
+            self._ended(key, f"{self.tp}: no lost records are there any more, so trimming goes on")
+        else:
+            self._around.troubles.began(
+                key,
+                f"{self.tp}: the broker has records again that were recorded as lost, from offset {lost} on. They are "
+                "not archived, so nothing is trimmed there until retention deletes them, or somebody by "
+                "kafka-delete-records",
+            )
 
     async def _copy(self, action: steps.Copy) -> steps.Event:
         inbox: asyncio.Future[_Delivery] = asyncio.get_running_loop().create_future()
@@ -319,8 +337,8 @@ class PartitionWorker:
         except CorruptBatch as error:
             telemetry.BATCHES_DAMAGED.inc()
             return self._failed(trouble, f"{self.tp}: {error}; fetching it again")
-        except EpochWentBack as error:  # a broker that doesn't say "diverged" (before Kafka 2.7), after an election
-            log.warning("%s: %s; looking whether history was rewritten", self.tp, error)
+        except OtherHistory as error:  # from a broker that doesn't say "diverged" (before Kafka 2.7)
+            self._failed(trouble, f"{self.tp}: {error}; looking whether history was rewritten")
             return steps.Diverged(action.offset)
         except (UnreadableBatch, ArchiveError) as error:
             return steps.Hopeless(str(error))
@@ -360,8 +378,8 @@ class PartitionWorker:
         if self._by_name:
             await self._leader.check_topic()  # or what was fetched by name may be a namesake's
             self._leader_works()
-        if not await self._same_before_gap(action.manifest):
-            return steps.Conflicted("the leader's log is not what was archived before the gap")
+        if not await self._same_before(action.manifest):
+            return steps.Conflicted("the leader's log is not what was archived before")
         event = await self._publisher.commit(action)
         self._archive_works()
         if isinstance(event, steps.Committed):
@@ -381,9 +399,13 @@ class PartitionWorker:
             self._drop_segment()
         return event
 
-    async def _same_before_gap(self, manifest: Manifest | None) -> bool:
-        """Behind a gap no fetch says which batch it follows, so whether the history is the same is asked here."""
-        if manifest is None or data_end(manifest) == manifest.end_offset:
+    async def _same_before(self, manifest: Manifest | None) -> bool:
+        """Whether the open segment follows what is archived. Asked where no fetch could say so: behind a gap, and where
+        the leader has changed, for brokers before 2.7 don't look at the epoch that a fetch follows.
+        """
+        if manifest is None:
+            return True
+        if data_end(manifest) == manifest.end_offset and self._open_segment().last_epoch == manifest.last_epoch:
             return True
         return isinstance(judge(await self._leader.compare(manifest)), Same)
 

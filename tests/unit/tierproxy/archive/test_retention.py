@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from tierproxy.archive.manifest import Gap, Manifest, SegmentEntry
 from tierproxy.archive.names import PartitionId, segment_name
-from tierproxy.archive.retention import Expiry, trim_point
+from tierproxy.archive.retention import Expiry, reappeared, trim_point
 
 PID = PartitionId("flights", bytes(16), 0)
 
@@ -177,3 +177,11 @@ def test_a_gap_alone_is_no_reason_to_begin_elsewhere() -> None:
 
 def test_a_segment_that_a_user_deleted_half_of_expires_whole() -> None:
     assert expiry(THREE.with_start(15), None, 100, 0).point == 20
+
+
+def test_where_lost_records_are_there_again() -> None:
+    """A gap from 10 to 20, in whose last batch (15 to 24, which is archived whole) the broker was trimmed."""
+    holey = manifest(entry(0)).with_gap(Gap(10, 20, 0, "?")).with_segment(entry(15), [])
+    assert [reappeared(holey, at) for at in (25, 20, 15, 14, 10, 0)] == [None, None, None, 10, 10, 10]
+    behind = holey.with_gap(Gap(25, 31, 0, "?"))
+    assert [reappeared(behind, at) for at in (31, 30, 22, 0)] == [None, 25, 25, 10]

@@ -331,6 +331,7 @@ def test_what_was_accepted_is_said_to_scripts(archive: Archive) -> None:
 
 def test_what_is_quarantined_is_listed(archive: Archive) -> None:
     names = [entry.key_name for entry in archive.manifest.segments]
+    last = archive.segment_file(2)
     archive.manifest = rewound(archive.manifest, 3, 0, TIME, "history was rewritten")
     archive.save()
     (row,) = run_lines(archive, "ls")
@@ -338,3 +339,8 @@ def test_what_is_quarantined_is_listed(archive: Archive) -> None:
     assert (quarantined["start"], quarantined["end"], quarantined["segments"]) == (3, 12, names[1:])
     assert "quarantined [3, 12) history was rewritten" in run(archive, "ls").stdout
     assert run_json(archive, "verify")["ok"]
+    last.unlink()
+    (partition,) = run_json(archive, "verify")["partitions"]
+    (problem,) = partition["problems"]
+    assert problem["segment"] == names[2]
+    assert problem["problem"].startswith("quarantined, and gone")

@@ -13,7 +13,7 @@ from protocol.apis import ApiKey
 from protocol.fetch_response import FetchResponse
 from tests.fakes.broker import FakeCluster, Request
 from tests.fakes.broker.api_18_api_versions import OFFERED
-from tests.fakes.broker.steering import Answer, GoOn, hang_up
+from tests.fakes.broker.steering import Answer, GoOn, HangUp, hang_up
 from tests.unit.batch_maker import make_batch, plain_records
 from tests.unit.tierproxy.tiering.scene import KEEP_ALL, KEEP_NOTHING, Scene, eventually
 from tierproxy import telemetry
@@ -221,6 +221,95 @@ async def test_a_spool_that_can_be_written_again_is_no_trouble(
         spool.mkdir()
         await scene.archived("t", 1)
         assert troubles() == before
+
+
+# ---- what becomes of a topic meanwhile -----------------------------------------------------------------------
+
+
+async def test_a_topic_that_is_compacted_for_a_while_is_left_alone_meanwhile(
+    brokers: FakeCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tierproxy.tiering.archiver.CONFIGS_AGE", 0.1)
+    caplog.set_level(logging.INFO, "tierproxy.archiver")
+    topic = brokers.create_topic("t")
+    partition = topic[0]
+    partition.append(batch())
+    async with Scene(brokers, tmp_path, KEEP_NOTHING) as scene:
+        await scene.archived("t", 10)
+        await eventually(lambda: scene.trimmed_to.get(("t", 0)) == 10, "trim", 60)
+        topic.configs["cleanup.policy"] = "compact"
+        said = "topic t is neither archived further nor trimmed, what is archived is still served: it is compacted"
+        await eventually(lambda: said in caplog.text, "word of it", 60)
+        for _ in range(3):
+            partition.append(batch())
+        del partition.log.segments[-1].batches[1]  # 10 to 19: compacted away
+        looks = len(brokers.asked(ApiKey.DESCRIBE_CONFIGS))
+        await eventually(lambda: len(brokers.asked(ApiKey.DESCRIBE_CONFIGS)) > looks + 3, "further looks", 60)
+        assert (scene.manifests["t", 0].end_offset, partition.log.start) == (10, 10)
+        topic.configs["cleanup.policy"] = "delete"
+        manifest = await scene.archived("t", 40)
+        await eventually(lambda: scene.trimmed_to.get(("t", 0)) == 40, "trim", 60)
+    assert "topic t can be archived now" in caplog.text
+    assert [(entry.base_offset, entry.last_offset) for entry in manifest.segments] == [(0, 9), (20, 39)]
+    assert manifest.gaps == (), "the broker has nothing there, and nothing is lost"
+
+
+async def test_leaders_that_move_and_brokers_that_hang_up_leave_one_history(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every third fetch ends in a closed connection, and each batch comes from another leader than the one before."""
+    fetches = 0
+
+    async def now_and_then(request: Request, go_on: GoOn) -> Answer:
+        nonlocal fetches
+        fetches += 1
+        if fetches % 3 == 0:
+            raise HangUp
+        return await go_on()
+
+    async with FakeCluster(3) as brokers:
+        partition = brokers.create_topic("t")[0]
+        brokers.steer(ApiKey.FETCH, now_and_then)
+        async with Scene(brokers, tmp_path, KEEP_NOTHING) as scene:
+            for n in range(6):
+                brokers.elect(partition, n % 3 + 1)
+                partition.append(batch())
+                if n % 2:
+                    await scene.archived("t", 10 * (n + 1))
+            await eventually(lambda: scene.trimmed_to.get(("t", 0)) == 60, "trim", 60)
+            manifest = scene.manifests["t", 0]
+    assert [offset for entry in manifest.segments for offset in range(entry.base_offset, entry.last_offset + 1)] == [
+        *range(60)
+    ]
+    assert [start for _, start in manifest.epochs] == [*range(0, 60, 10)]
+    assert (manifest.gaps, manifest.quarantined) == ((), ())
+
+
+@pytest.mark.parametrize("fetch", [(4, 17), (4, 11)], ids=["today", "before 2.7"])
+@pytest.mark.parametrize("more", [5, 50], ids=["shorter", "longer"])
+async def test_history_that_was_rewritten_is_archived_anew(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    fetch: tuple[int, int],
+    more: int,
+) -> None:
+    """The new leader's log is shorter than the archive, or longer: then an old broker gives it without a word."""
+    monkeypatch.setattr("tierproxy.tiering.fsm.DOUBT_PAUSE", 0.01)
+    async with FakeCluster(versions={**OFFERED, ApiKey.FETCH: fetch}) as brokers:
+        partition = brokers.create_topic("t")[0]
+        for _ in range(3):
+            partition.append(batch())
+        async with Scene(brokers, tmp_path, KEEP_ALL) as scene:
+            await scene.archived("t", 30)
+            brokers.elect(partition, 1, truncate_to=10)
+            partition.append(batch(more))
+            await eventually(lambda: bool(scene.manifests["t", 0].quarantined), "quarantine", 60)
+            manifest = await scene.archived("t", 10 + more)
+            assert [(each.start, each.end) for each in manifest.quarantined] == [(10, 30)]
+            assert [entry.last_offset for entry in manifest.segments] == [9, 9 + more]
+            assert manifest.epochs == ((0, 0), (1, 10))
+    assert "Offsets 10 to 29 are quarantined" in caplog.text
 
 
 # ---- before the brokers delete what is not archived ----------------------------------------------------------

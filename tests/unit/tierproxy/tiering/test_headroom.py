@@ -121,4 +121,10 @@ def test_long_watches_need_little_memory() -> None:
     for n in range(5_000):
         outlook = headroom.see(standing(100, 101 + n), WEEK, T0 + n * 1000)
     assert outlook.seconds == 4999.0
-    assert len(headroom._samples) <= 501
+    assert len(headroom._samples) <= 100
+
+
+def test_a_log_that_gets_shorter_is_another_one() -> None:
+    headroom = Headroom()
+    headroom.see(standing(100, 900), WEEK, T0)
+    assert headroom.see(standing(100, 200), WEEK, T0 + HOUR).seconds == 0

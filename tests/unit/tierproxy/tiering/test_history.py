@@ -19,6 +19,7 @@ def archived(*epochs: tuple[int, int], end: int, start: int = 0, topic_id: bytes
 
 
 PLAIN = archived((3, 0), end=100)
+EMPTIED = PLAIN.with_start(120)
 GAP = PLAIN.with_gap(Gap(100, 150, 0, "?")).with_gap(Gap(150, 200, 0, "?"))
 BEHIND_GAP = GAP.with_segment(entry(200, 299), [])
 
@@ -41,6 +42,9 @@ BEHIND_GAP = GAP.with_segment(entry(200, 299), [])
         (Loaded(PLAIN, 0, 99, 7, -1, 120), Behind),
         (Loaded(PLAIN, 0, 50, 7, -1, 60), Foreign),
         (Loaded(archived(end=100), 0, 99, 7), Foreign),
+        # nothing is archived that could differ: a user has deleted all of it
+        (Loaded(EMPTIED, 0, 50, 7, None, 60), Rewritten),
+        (Loaded(EMPTIED, 0, 50, 7, None, 120), Behind),
         # behind a gap
         (Loaded(PLAIN, 250, 300, 4, 250), Same),
         (Loaded(GAP, 200, 300, 4, 100), Same),
