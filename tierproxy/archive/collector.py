@@ -21,6 +21,8 @@ from tierproxy.archive.names import PartitionId, garbage_key, partition_prefix
 from tierproxy.archive.store import Conflict, NotFound, ObjectInfo
 from tierproxy.archive.upkeep import Sightings, sort_out
 
+TURN = 1_000
+
 log = logging.getLogger("tierproxy.archive")
 
 
@@ -55,12 +57,17 @@ async def collect(
     FormatError when the manifest can't be read.
     """
     prefix = partition_prefix(library.cluster, pid)
-    listed = [(each.key[len(prefix) :], each) async for each in library.store.list(prefix)]
+    listed: list[tuple[str, ObjectInfo]] = []
+    async for each in library.store.list(prefix):
+        listed.append((each.key[len(prefix) :], each))
+        if len(listed) % TURN == 0:
+            await asyncio.sleep(0)  # clients have their turn
     found = await library.load(pid)
     if found is None:
         return Collected()
     seen, version = await _sightings(library, pid)
-    garbage = sort_out(listed, await library.referenced(found.manifest), seen, now_ms, grace_ms)
+    named = await library.referenced(found.manifest)
+    garbage = await asyncio.to_thread(sort_out, listed, named, seen, now_ms, grace_ms)
     ripe = garbage.ripe
     if remember and garbage.sightings != seen:
         version = await _remember(library, pid, garbage.sightings, version)

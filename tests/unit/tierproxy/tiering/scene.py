@@ -39,6 +39,7 @@ class Scene:
     clock: Clock = field(default_factory=SystemClock)
     read_rate: int | None = None
     paging: Paging = field(default_factory=Paging)
+    upkeep: dict[str, Any] = field(default_factory=dict)
     manifests: dict[tuple[str, int], Manifest] = field(default_factory=dict)
     trimmed_to: dict[tuple[str, int], int] = field(default_factory=dict)
 
@@ -56,6 +57,7 @@ class Scene:
                     "spool": self.spool,
                     "group": self.group,
                     "read_rate": self.read_rate,
+                    **self.upkeep,
                 },
             }
         )

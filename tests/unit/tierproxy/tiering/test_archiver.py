@@ -100,6 +100,27 @@ async def test_topics_without_ids_are_archived_and_not_trimmed(
     assert caplog.text.count("topic t is archived but not trimmed: the brokers give no topic ids") == 1
 
 
+async def test_what_is_archived_is_kept_in_order_up_to_where_the_broker_s_log_begins(
+    brokers: FakeCluster, tmp_path: Path
+) -> None:
+    """Everything may expire at once, and does when the broker has let it go: not before, and with no record between."""
+    partition = brokers.create_topic("t")[0]
+    partition.append(batch(100))
+    policy = {**KEEP_ALL, "keep_in_archive": {"bytes": "0B"}}
+    async with Scene(brokers, tmp_path, policy, upkeep={"upkeep_interval": "100ms"}) as scene:
+        await scene.archived("t", 100)
+        partition.append(batch(50))
+        await scene.archived("t", 150)
+        await fetched_again(brokers, 20)
+        assert scene.manifests["t", 0].start_offset == 0
+        partition.log.trim(100)
+        await eventually(lambda: scene.manifests["t", 0].start_offset == 100, "expiry")
+        partition.append(batch(10))
+        manifest = await scene.archived("t", 160)
+    assert [(entry.base_offset, entry.last_offset) for entry in manifest.segments] == [(100, 149), (150, 159)]
+    assert manifest.gaps == ()
+
+
 # ---- pages of the manifest -----------------------------------------------------------------------------------
 
 
