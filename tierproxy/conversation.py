@@ -34,7 +34,7 @@ from protocol.codec import (
 )
 from protocol.endpoints import Endpoint, produce_acks, read_endpoints, rewrite_endpoints
 from protocol.errors import ErrorCode, MalformedError
-from protocol.fetch import FetchRequest, make_sessionless, scan_fetch_request
+from protocol.fetch import FINAL_EPOCH, INITIAL_EPOCH, FetchRequest, make_sessionless, scan_fetch_request
 from protocol.fetch_response import (
     encode_fetch_response,
     error_response,
@@ -265,7 +265,7 @@ class Conversation:
             self._ledger.append(_Expected(header, Treatment.FETCH))
             return payload
         if request.session_at is not None:
-            if request.session_epoch > 0:
+            if request.session_epoch not in (INITIAL_EPOCH, FINAL_EPOCH):
                 # Upstream there are no sessions, so this one is unknown: the client goes on with full fetches.
                 unknown = error_response(header.version, header.correlation_id, ErrorCode.FETCH_SESSION_ID_NOT_FOUND)
                 self._ledger.append(unknown)
