@@ -108,7 +108,7 @@ class ColdAnswers:
     async def _fetch(self, hold: FetchHold, room: Allowance) -> list[Buffer]:
         loop = asyncio.get_running_loop()
         began, max_wait = loop.time(), hold.request.max_wait_ms / 1000
-        enough_hot = fetch_routing.hot_bytes(hold.response) >= max(1, hold.request.min_bytes)
+        enough_hot = fetch_routing.enough_hot(hold.response, hold.request)
         self._turn = (self._turn + 1) % max(1, len(hold.refused))
         order = [*range(self._turn, len(hold.refused)), *range(self._turn)]
         answers, patience = self._answers_in_memory(hold.refused, order, room)

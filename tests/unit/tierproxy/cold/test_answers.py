@@ -111,10 +111,11 @@ class Stage:
         max_wait_ms: int = 60_000,
         hot: bytes = b"",
         max_bytes: int = 1 << 20,
+        min_bytes: int = 1,
         topic: str | bytes = PID.topic_id,
     ) -> FetchHold:
         """A fetch of offsets of the archived partition, all refused, behind a hot partition that sent `hot`."""
-        request = FetchRequest(17, -1, max_wait_ms, 1, max_bytes, 0, 0, -1, None, [], "")
+        request = FetchRequest(17, -1, max_wait_ms, min_bytes, max_bytes, 0, 0, -1, None, [], "")
         hot_id = bytes(16)
         partitions = [FetchedPartition(None, hot_id, 0, 0, 9, 9, 0, None, -1, memoryview(hot), b"")]
         refused = []
@@ -177,9 +178,10 @@ async def test_a_slow_archive_answers_no_records_when_max_wait_is_over_and_has_t
     assert (error, records[: len(BATCHES[15])]) == (0, BATCHES[15])
 
 
-async def test_hot_records_do_not_wait_for_a_slow_archive(stage: Stage) -> None:
+@pytest.mark.parametrize("limits", [{}, {"max_bytes": 11, "min_bytes": 1 << 20}], ids=["any", "as many as may be"])
+async def test_hot_records_do_not_wait_for_a_slow_archive(stage: Stage, limits: dict[str, Any]) -> None:
     with stage.shelf.store.closed():
-        assert await asyncio.wait_for(stage.fetch(stage.hold(150, hot=b"hot records")), 30) == [(0, b"")]
+        assert await asyncio.wait_for(stage.fetch(stage.hold(150, hot=b"hot records", **limits)), 30) == [(0, b"")]
 
 
 async def test_ready_records_do_not_wait_for_others_that_are_not(stage: Stage) -> None:
