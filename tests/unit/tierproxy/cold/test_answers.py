@@ -181,13 +181,13 @@ async def test_a_slow_archive_answers_no_records_when_max_wait_is_over_and_has_t
 @pytest.mark.parametrize("limits", [{}, {"max_bytes": 11, "min_bytes": 1 << 20}], ids=["any", "as many as may be"])
 async def test_hot_records_do_not_wait_for_a_slow_archive(stage: Stage, limits: dict[str, Any]) -> None:
     with stage.shelf.store.closed():
-        assert await asyncio.wait_for(stage.fetch(stage.hold(150, hot=b"hot records", **limits)), 30) == [(0, b"")]
+        assert await asyncio.wait_for(stage.fetch(stage.hold(150, hot=b"hot records", **limits)), 90) == [(0, b"")]
 
 
 async def test_ready_records_do_not_wait_for_others_that_are_not(stage: Stage) -> None:
     await stage.fetch(stage.hold(0, max_bytes=1))
     with stage.shelf.store.closed():
-        first, second = await asyncio.wait_for(stage.fetch(stage.hold(0, 150)), 30)
+        first, second = await asyncio.wait_for(stage.fetch(stage.hold(0, 150)), 90)
     assert first[1].startswith(BATCHES[0])
     assert second == (0, b"")
 
@@ -279,7 +279,7 @@ async def test_who_asks_by_name_is_served_beside_a_busy_hot_partition_and_withou
     stage: Stage, hold: dict[str, Any]
 ) -> None:
     error, records = 0, b""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while not records:
             ((error, records),) = await stage.fetch(stage.hold(100, topic=PID.topic, **hold))
             await asyncio.sleep(0.001)  # the client comes back
@@ -404,12 +404,25 @@ async def test_a_time_is_looked_up_in_what_the_archive_holds_now(stage: Stage) -
     assert answer.offset == 150
 
 
-async def test_offsets_while_the_archive_is_broken_are_a_retriable_error(stage: Stage) -> None:
+async def test_offsets_while_the_archive_is_broken_are_a_retriable_error_and_said_once(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "tierproxy")
+
+    async def ask() -> tuple[int, int, int]:
+        answer = OffsetAnswer(PID.topic, 0, 0, -1, 200, 3)
+        question = Question(answer, -2, stage.tier)
+        await stage.answers.offsets(OffsetsHold(7, 1, ListOffsetsResponse(0, [answer]), [question]))
+        return answer.error, answer.offset, answer.leader_epoch
+
     stage.world.cut_off = True
-    answer = OffsetAnswer(PID.topic, 0, 0, -1, 200, 3)
-    response = ListOffsetsResponse(0, [answer])
-    await stage.answers.offsets(OffsetsHold(7, 1, response, [Question(answer, -2, stage.tier)]))
-    assert (answer.error, answer.offset, answer.leader_epoch) == (ErrorCode.KAFKA_STORAGE_ERROR, -1, -1)
+    for _ in range(3):
+        assert await ask() == (ErrorCode.KAFKA_STORAGE_ERROR, -1, -1)
+    stage.world.cut_off = False
+    assert (await ask())[:2] == (0, 0)
+    began, ended = [record.getMessage() for record in caplog.records if "for offsets" in record.getMessage()]
+    assert "cut off" in began
+    assert "again" in ended
 
 
 # -- memory -------------------------------------------------------------------------------------------------------
