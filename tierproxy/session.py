@@ -203,7 +203,7 @@ class Session:
     # -- bytes ------------------------------------------------------------------------------------------------------
 
     def _from_client(self, data: bytes) -> None:
-        now = self._moved_at = asyncio.get_running_loop().time()
+        now = self._moved_at = self._talk.now = asyncio.get_running_loop().time()
         self._talk.from_client(data)
         if self._talk.begun != self._begun[0]:
             self._begun = self._talk.begun, now

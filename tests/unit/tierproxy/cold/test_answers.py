@@ -112,9 +112,12 @@ class Stage:
         hot: bytes = b"",
         max_bytes: int = 1 << 20,
         min_bytes: int = 1,
+        since: float = 0.0,
         topic: str | bytes = PID.topic_id,
     ) -> FetchHold:
-        """A fetch of offsets of the archived partition, all refused, behind a hot partition that sent `hot`."""
+        """A fetch of offsets of the archived partition, all refused, behind a hot partition that sent `hot`.
+
+        The client has waited for `since` seconds already."""
         request = FetchRequest(17, -1, max_wait_ms, min_bytes, max_bytes, 0, 0, -1, None, [], "")
         hot_id = bytes(16)
         partitions = [FetchedPartition(None, hot_id, 0, 0, 9, 9, 0, None, -1, memoryview(hot), b"")]
@@ -123,7 +126,8 @@ class Stage:
             empty = memoryview(b"")
             partitions.append(FetchedPartition(None, PID.topic_id, 0, 1, -1, -1, -1, None, -1, empty, b""))
             refused.append(Refused(at, topic, 0, self.tier, offset, 1 << 20))
-        return FetchHold(request, FetchResponse(17, 1, 0, 0, 0, partitions, b""), refused)
+        asked_at = asyncio.get_running_loop().time() - since
+        return FetchHold(request, FetchResponse(17, 1, 0, 0, 0, partitions, b""), refused, asked_at)
 
     async def fetch(self, hold: FetchHold) -> list[tuple[int, bytes]]:
         """Error and records of the partitions that were refused."""
@@ -176,6 +180,13 @@ async def test_a_slow_archive_answers_no_records_when_max_wait_is_over_and_has_t
         assert await stage.fetch(stage.hold(150, max_wait_ms=30)) == [(0, b"")]
     ((error, records),) = await stage.fetch(stage.hold(150))
     assert (error, records[: len(BATCHES[15])]) == (0, BATCHES[15])
+
+
+async def test_max_wait_is_over_where_the_broker_has_used_it_up(stage: Stage) -> None:
+    """It answered late: a trim has overtaken its long poll."""
+    await stage.fetch(stage.hold(0))  # facts are known
+    with stage.shelf.store.closed():
+        assert await asyncio.wait_for(stage.fetch(stage.hold(150, since=60)), 50) == [(0, b"")]
 
 
 @pytest.mark.parametrize("limits", [{}, {"max_bytes": 11, "min_bytes": 1 << 20}], ids=["any", "as many as may be"])
