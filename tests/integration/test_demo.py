@@ -48,7 +48,7 @@ def running(home: Path) -> list[str]:
     return [line for line in listed.stdout.splitlines() if str(home) in line and not line.startswith("Z")]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_whole_story(tmp_path: Path, lines: Path) -> None:
     home = tmp_path / "home"
     with demo(home, INPUT=str(lines), KEY="id") as process:
@@ -62,7 +62,7 @@ def test_the_whole_story(tmp_path: Path, lines: Path) -> None:
     assert running(home) == []
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_however_it_is_stopped_nothing_goes_on(tmp_path: Path, lines: Path, number: int, status: int) -> None:
     home = tmp_path / "home"

@@ -11,7 +11,7 @@ from tests.kit.jars import KAFKA_3_9, KAFKA_VERSION
 SEED = 2026
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("version", "requests"), [(KAFKA_VERSION, 1000), (KAFKA_3_9, 400)])
 def test_a_trimmed_topic_is_answered_for_as_if_it_never_was(
     version: str, requests: int, tmp_path: Path, request: pytest.FixtureRequest

@@ -8,7 +8,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSp
 
 from tests.kit.processes import wait_for
 
-_TIMEOUT = 30.0
+_TIMEOUT = 90.0
 
 
 @contextmanager

@@ -323,7 +323,7 @@ def test_a_topic_is_created_grown_deleted_and_created_again(shop: Shop) -> None:
     shop.tool("kafka-topics", "--alter", "--topic", topic, "--partitions", "2")
     grown = wait_for(
         lambda: merged(log, produce(shop.stage.gateway, topic, drafts(200, partition=1, seed=39))),
-        seconds=30,
+        seconds=90,
         what="the new partition",
     )
     if shop.stage.proxy is not None:
@@ -335,10 +335,10 @@ def test_a_topic_is_created_grown_deleted_and_created_again(shop: Shop) -> None:
     assert old_id is not None
 
     shop.tool("kafka-topics", "--delete", "--topic", topic)
-    wait_for(lambda: topic not in shop.tool("kafka-topics", "--list").split(), seconds=30, what="end of the topic")
+    wait_for(lambda: topic not in shop.tool("kafka-topics", "--list").split(), seconds=90, what="end of the topic")
     shop.tool("kafka-topics", *create)
     assert old_id[1] not in shop.tool("kafka-topics", "--describe", "--topic", topic)
-    wait_for(lambda: shop.offsets("latest", topic) == {0: 0}, seconds=30, what="the new topic's leader")
+    wait_for(lambda: shop.offsets("latest", topic) == {0: 0}, seconds=90, what="the new topic's leader")
     assert shop.offsets("earliest", topic) == {0: 0}
     assert shop.offsets("max-timestamp", topic) in ({}, {0: -1})
     new = produce(shop.stage.gateway, topic, drafts(150, partition=0, seed=40))
