@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.unit.tierproxy.cli.archives import CLUSTER, Archive, abort_marker, batch
 from tierproxy.archive.library import Library
-from tierproxy.archive.store import Unavailable
+from tierproxy.archive.store import StoredObject, Unavailable
 from tierproxy.archive.store_file import FileStore
 from tierproxy.cold.budget import ByteBudget
 from tierproxy.cold.chunks import Chunks
@@ -25,6 +25,13 @@ class Gate(FileStore):
         self.open = asyncio.Event()
         self.open.set()
         self.broken = False
+        self.manifests = asyncio.Event()
+        """Cleared: whole objects are waited for, as manifests are read."""
+        self.manifests.set()
+
+    async def get(self, key: str) -> StoredObject:
+        await self.manifests.wait()
+        return await super().get(key)
 
     async def get_range(self, key: str, start: int, end: int) -> bytes:
         self.reads.append((key, start, end))
