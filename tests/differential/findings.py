@@ -24,6 +24,7 @@ class Allowed(Enum):
     START_EPOCH = "start-epoch"
     EPOCH_ENDS = "epoch-ends"
     ADDRESS = "address"
+    NO_ADDRESS = "no-address"
     NOT_YET = "not-yet"
     OUT_OF_RANGE_LATER = "out-of-range-later"
     BOUNDS_LATER = "bounds-later"
