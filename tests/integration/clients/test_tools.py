@@ -100,7 +100,23 @@ def test_get_offsets_of_each_kind(shop: Shop) -> None:
     assert shop.offsets("max-timestamp") == newest
     # Questions about the broker's own disk, and about Kafka's tiered storage, are the broker's to answer.
     assert shop.offsets("earliest-local") == admin.earliest(shop.stage.broker, shop.topic, 2)
-    assert shop.tool("kafka-get-offsets", "--topic", shop.topic, "--time", "latest-tiered").split() == []
+    for time in ("latest-tiered", "earliest-pending-upload"):
+        assert shop.tool("kafka-get-offsets", "--topic", shop.topic, "--time", time).split() == []
+
+
+def test_get_offsets_of_chosen_partitions(shop: Shop) -> None:
+    """However they are chosen, "earliest" is the archive's start."""
+    whole, second = {f"{shop.topic}:{p}:0" for p in (0, 1)}, {f"{shop.topic}:1:0"}
+
+    def printed(*chosen: str) -> set[str]:
+        return set(shop.tool("kafka-get-offsets", "--time", "earliest", *chosen).split())
+
+    assert printed("--topic", shop.topic, "--partitions", "1") == second
+    assert printed("--topic-partitions", f"{shop.topic}:1-,no.such.topic") == second
+    assert printed("--topic", f"{shop.topic[:-1]}.") == whole
+    everything = printed("--exclude-internal-topics")
+    assert whole <= everything
+    assert not [line for line in everything if line.startswith("__")]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.9], ids=["cold", "hot"])
