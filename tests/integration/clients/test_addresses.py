@@ -136,7 +136,7 @@ def _works(story: Story, java: JavaClient, readers: dict[str, tuple[Client, Call
 
         def act() -> None:
             work = {"topic": topic, "config": config, "partitions": PARTITIONS}
-            where = java.worker.begin("produce", **work, count=30, burst=3, pause=50).result(90)
+            where = java.worker.begin("produce", **work, count=30, burst=3, pause=50).result(240)
             if topic == ARCHIVED:
                 story.taken += [(p, offset, str(i).encode()) for i, (p, offset) in enumerate(where)]
 
