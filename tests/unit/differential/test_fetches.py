@@ -207,8 +207,8 @@ def test_partitions_in_another_order_are_found() -> None:
     assert found.differences[0].startswith("partitions")
 
 
-@pytest.mark.parametrize(("nodes", "allowed"), [(1, False), (300, True)])
-def test_addresses_may_be_left_out_of_large_answers_only(nodes: int, allowed: bool) -> None:
+@pytest.mark.parametrize(("nodes", "replica", "allowed"), [(1, -1, False), (300, -1, True), (1, 7, True)])
+def test_addresses_may_be_left_out_of_large_answers_and_for_replicas(nodes: int, replica: int, allowed: bool) -> None:
     """`nodes` brokers are named, as the last thing in the answer."""
     here = world()
 
@@ -220,7 +220,7 @@ def test_addresses_may_be_left_out_of_large_answers_only(nodes: int, allowed: bo
     node = struct.pack(">i", 1) + put_compact_string("kafka-1") + struct.pack(">i", 9092) + b"\x00\x00"
     endpoints = put_uvarint(nodes + 1) + node * nodes
     ref, arc = told(here.ref, 0, endpoints), told(here.arc, UNKNOWN_TAG, bytes(len(endpoints)))
-    found = compare_fetch(ask(version=16), ref, arc, here)
+    found = compare_fetch(ask(version=16, replica=replica), ref, arc, here)
     assert (found.allowed, bool(found.differences)) == (({Allowed.NO_ADDRESS: 1}, False) if allowed else ({}, True))
 
 
@@ -229,6 +229,23 @@ def test_a_session_may_be_granted_by_the_broker_only() -> None:
     found = _found(ask(), reply(REF, said, session=5), reply(ARC, said))
     assert (found.differences, found.allowed[Allowed.SESSION]) == ([], 1)
     assert _found(ask(), reply(REF, said), reply(ARC, said, session=5)).differences
+
+
+@pytest.mark.parametrize(("session", "allowed"), [((0, 0), True), ((0, -1), False)])
+def test_the_zero_id_may_fail_with_the_session_that_it_opens(session: tuple[int, int], allowed: bool) -> None:
+    asked = ask(session=session, places=(FetchPlace("?zero", 0, 0, 1 << 20),))
+    found = _found(asked, reply(REF, error=-1), reply(ARC))
+    assert (found.allowed, bool(found.differences)) == (({Allowed.ZERO_ID: 1}, False) if allowed else ({}, True))
+
+
+@pytest.mark.parametrize("error", [76, 6])
+def test_a_refused_compression_may_use_up_the_brokers_limits(error: int) -> None:
+    asked = ask(max_bytes=100, places=(FetchPlace("b", 0, 0, 1 << 20), FetchPlace("a", 0, 0, 1 << 20)))
+    refused = part(b"", "b", **{**OUT_OF_RANGE, "error": error})
+    ref, arc = reply(REF, refused, part(b"")), reply(ARC, refused, part(blob(0, 1)))
+    found = compare_fetch(asked, ref, arc, replace(world(), zstd_refused=True))
+    assert bool(found.differences) == (error != 76), found
+    assert (Allowed.ZSTD in found.allowed) == (error == 76)
 
 
 def test_another_error_of_the_whole_answer_is_found() -> None:
