@@ -232,7 +232,7 @@ async def test_a_broken_archive_answers_a_retriable_error_and_then_goes_on(
 ) -> None:
     stage.shelf.store.broken = True
     for _ in range(3):
-        assert await stage.fetch(stage.hold(150, max_wait_ms=10)) == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
+        assert await stage.fetch(stage.hold(150, max_wait_ms=500)) == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
     assert [r.levelname for r in caplog.records] == ["WARNING"], "said once"
     stage.shelf.store.broken = False
     ((error, records),) = await stage.fetch(stage.hold(150))
@@ -241,7 +241,7 @@ async def test_a_broken_archive_answers_a_retriable_error_and_then_goes_on(
 
 async def test_without_facts_there_is_a_retriable_error_never_out_of_range(stage: Stage) -> None:
     stage.world.cut_off = True
-    assert await stage.fetch(stage.hold(5000, max_wait_ms=10)) == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
+    assert await stage.fetch(stage.hold(5000, max_wait_ms=500)) == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
 
 
 async def test_a_damaged_segment_is_a_retriable_error(stage: Stage, archive: Archive) -> None:
@@ -249,7 +249,7 @@ async def test_a_damaged_segment_is_a_retriable_error(stage: Stage, archive: Arc
     data = bytearray(file.read_bytes())
     data[20] ^= 0xFF
     file.write_bytes(data)
-    assert await stage.fetch(stage.hold(100, max_wait_ms=10)) == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
+    assert await stage.fetch(stage.hold(100, max_wait_ms=1000)) == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
 
 
 async def test_a_hole_nobody_has_archived_behind_holds_the_client_back(stage: Stage) -> None:
@@ -310,12 +310,12 @@ async def test_no_record_of_a_deleted_topic_for_who_asks_its_namesake(stage: Sta
 async def test_a_name_that_cannot_be_checked_is_a_retriable_error(stage: Stage) -> None:
     await stage.fetch(stage.hold(100))
     stage.world.cut_off = True
-    answer = await stage.fetch(stage.hold(100, topic=PID.topic, max_wait_ms=10))
+    answer = await stage.fetch(stage.hold(100, topic=PID.topic, max_wait_ms=500))
     assert answer == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
 
 
 async def test_a_topic_our_own_account_is_not_shown_is_never_out_of_range(stage: Stage) -> None:
-    hold = stage.hold(100, topic=bytes(reversed(range(16))), max_wait_ms=10)
+    hold = stage.hold(100, topic=bytes(reversed(range(16))), max_wait_ms=500)
     hold.refused[0].tier = None
     assert await stage.fetch(hold) == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
 
