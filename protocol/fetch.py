@@ -24,6 +24,9 @@ from protocol.wire import NO_TAGS, Buffer, Cursor, put_compact_string, put_strin
 FULL_SESSIONLESS = b"\x00\x00\x00\x00\xff\xff\xff\xff"
 """Session id 0, epoch -1: a full fetch that opens no session and closes none (KIP-227)."""
 
+INITIAL_EPOCH, FINAL_EPOCH = 0, -1
+"""Session epochs of full fetches, which open a session and close one; all others are incremental (KIP-227)."""
+
 MAX_TOPICS = 50_000
 """Fetches of more topics are refused: reading them would take too long, and one without partitions is three bytes."""
 

@@ -34,7 +34,7 @@ from protocol.codec import (
 )
 from protocol.endpoints import Endpoint, produce_acks, read_endpoints, rewrite_endpoints
 from protocol.errors import ErrorCode, MalformedError
-from protocol.fetch import FetchRequest, make_sessionless, scan_fetch_request
+from protocol.fetch import FINAL_EPOCH, INITIAL_EPOCH, FetchRequest, make_sessionless, scan_fetch_request
 from protocol.fetch_response import (
     encode_fetch_response,
     error_response,
@@ -96,6 +96,7 @@ class _Expected:
     treatment: Treatment
     request: FetchRequest | ListOffsetsRequest | DeleteRecordsRequest | handshake.Refusal | None = None
     hold: bool = False
+    asked_at: float = 0.0  # of a fetch
     size: int = 0  # of the request as it came, where it is kept in `request`
 
 
@@ -103,6 +104,7 @@ class _Expected:
 class Conversation:
     """Feed it with `from_client`, `from_broker` and `release`; then take what is in `to_client` and `to_broker`.
 
+    `now`, in seconds, is the shell's to keep right: nothing here is decided by it, fetches are told when they came.
     `held` is what the shell has to carry out before more answers can be looked at. `closing`, once set, says why the
     conversation is over: what is in `to_client` may still be sent, nothing more is read.
     """
@@ -111,6 +113,7 @@ class Conversation:
     addresses: Addresses
     request_limit: int
     unanswered_limit: int = 1000
+    now: float = 0.0
     to_client: list[Buffer] = field(default_factory=list)
     to_broker: list[Buffer] = field(default_factory=list)
     held: Hold | None = None
@@ -265,7 +268,7 @@ class Conversation:
             self._ledger.append(_Expected(header, Treatment.FETCH))
             return payload
         if request.session_at is not None:
-            if request.session_epoch > 0:
+            if request.session_epoch not in (INITIAL_EPOCH, FINAL_EPOCH):
                 # Upstream there are no sessions, so this one is unknown: the client goes on with full fetches.
                 unknown = error_response(header.version, header.correlation_id, ErrorCode.FETCH_SESSION_ID_NOT_FOUND)
                 self._ledger.append(unknown)
@@ -276,7 +279,7 @@ class Conversation:
             # max_bytes lies before the isolation level, which lies before the session, where there is one (v7+)
             at = header.body_at + 12 if request.session_at is None else request.session_at - 5
             _INT32.pack_into(payload, at, fetch_routing.reserve_for_cold(request, self.catalog))
-        self._ledger.append(_Expected(header, Treatment.FETCH, request, hold))
+        self._ledger.append(_Expected(header, Treatment.FETCH, request, hold, self.now))
         return payload
 
     # -- the broker's side ------------------------------------------------------------------------------------------
@@ -385,7 +388,7 @@ class Conversation:
         match expected.treatment:
             case Treatment.FETCH:
                 assert isinstance(expected.request, FetchRequest)
-                self._fetch_answer(expected.request, payload)
+                self._fetch_answer(expected.request, payload, expected.asked_at)
             case Treatment.LIST_OFFSETS:
                 assert isinstance(expected.request, ListOffsetsRequest)
                 response = decode_list_offsets_response(payload, header.version)
@@ -411,12 +414,12 @@ class Conversation:
             case _:
                 self._endpoints_answer(header, payload)
 
-    def _fetch_answer(self, request: FetchRequest, payload: bytes) -> None:
+    def _fetch_answer(self, request: FetchRequest, payload: bytes, asked_at: float) -> None:
         response = parse_fetch_response(payload, request.version)
         response.tags = replace_node_endpoints(response.tags, self.addresses.advertised)
         refused = fetch_routing.refused(response, request, self.catalog)
         if refused:
-            self.held = FetchHold(request, response, refused)
+            self.held = FetchHold(request, response, refused, asked_at)
             return
         fetch_routing.show_log_starts(response, self.catalog)
         self._send(encode_fetch_response(response))

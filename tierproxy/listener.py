@@ -5,7 +5,7 @@ With server names there is only the one: the name in a client's TLS handshake sa
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from tierproxy.addresses import Address, Addresses
@@ -70,6 +70,11 @@ class Listener:
     def certificate(self) -> FollowedContext | None:
         """Ours, to be looked after."""
         return None if self._door is None else self._door.certificate
+
+    @property
+    def sessions(self) -> Collection[Session]:
+        """Those that are open."""
+        return self._sessions
 
     def connect(self, shared: Shared) -> None:
         """Hand in the parts that themselves need to open ports."""

@@ -292,15 +292,24 @@ class Scout:
             in_use, self._in_use = self._in_use, {}
             if not in_use:
                 continue
+            self._refresh_manifests_of([*in_use.values()])
             try:
-                await self._learn_manifests_of([*in_use.values()])
                 await self._learn_broker([*in_use.values()])
                 self._trouble.ended("in use", "facts of partitions in use can be refreshed again")
             except TierproxyError as error:
                 self._trouble.began("in use", f"can't refresh facts of partitions in use: {error}; trying again")
 
-    async def _learn_manifests_of(self, in_use: list[Tier]) -> None:
+    def _refresh_manifests_of(self, in_use: list[Tier]) -> None:
+        """Have old ones read again. Nobody waits for it here: an archive that hangs must not let other facts age."""
         oldest = self._clock.now_ms() - MANIFESTS_EVERY_MS
         for tier in in_use:
-            if tier.manifest_at_ms < oldest:
-                await self._manifests.join(tier.pid, partial(self._learn_manifest, tier))
+            if tier.manifest_at_ms < oldest and tier.pid not in self._manifests:
+                self._tasks.spawn(self._refresh_manifest(tier), f"scout: manifest of {tier.pid}")
+
+    async def _refresh_manifest(self, tier: Tier) -> None:
+        key = f"{tier.archive} in use"
+        try:
+            await self._manifests.join(tier.pid, partial(self._learn_manifest, tier))
+            self._trouble.ended(key, f"manifests of archive {tier.archive} can be refreshed again")
+        except TierproxyError as error:
+            self._trouble.began(key, f"can't refresh manifests of archive {tier.archive}: {error}; trying again")

@@ -25,7 +25,7 @@ from tierproxy.conversation import Conversation
 from tierproxy.pressure import Pressure
 from tierproxy.routing.holds import DeletesHold, EndpointsHold, FetchHold, Hold, OffsetsHold
 from tierproxy.tasks import Tasks
-from tierproxy.telemetry import BYTES_TO_BROKERS, BYTES_TO_CLIENTS, CLIENT_CONNECTIONS, Seldom
+from tierproxy.telemetry import BYTES_TO_BROKERS, BYTES_TO_CLIENTS, CLIENT_CONNECTIONS, CONNECTIONS_CLOSED, Seldom
 from tierproxy.tls import SHUTDOWN_TIMEOUT, BrokerTls, broker_trouble
 
 log = logging.getLogger("tierproxy.session")
@@ -94,7 +94,8 @@ class Session:
         self._refused = refused
         self._over = False
         self._address: Address | None = None  # of the broker, from when it is connected until it says something
-        self._moved_at = 0.0  # when bytes last came, from either side
+        self._moved_at = 0.0  # when bytes last came, from either side, or were taken by the client
+        self._untaken = 0  # bytes that the client has not taken, when that was last looked at
         self._begun: tuple[int | None, float] = (None, 0.0)  # the request that is being gathered, and since when
         self._holding: asyncio.Task[None] | None = None
         self._lent: Allowance | None = None  # for archived records that the client has not taken yet
@@ -158,6 +159,7 @@ class Session:
             return
         self._over = True
         if reason:
+            CONNECTIONS_CLOSED.inc()
             self._shared.closings.say(_KIND.split(reason)[0], f"connection of {self.name} closed: {reason}")
         if self._holding is not None:
             self._holding.cancel()
@@ -182,21 +184,26 @@ class Session:
 
     def check_idle(self, now: float) -> None:
         """End it if nothing has moved for too long; `now` is the loop's time."""
+        if not self.client.connected:
+            return  # not yet: it has been accepted in this very moment
+        untaken = self.client.transport.get_write_buffer_size()
+        if untaken != self._untaken:
+            self._untaken, self._moved_at = untaken, now
         still = (now - self._moved_at) * 1000
         begun, since = self._begun
-        if self.client.paused:  # it may not go on
+        if still > self._limits.idle_ms and self._talk.held is None:
+            self.end(f"nothing has moved for {still / 1000:.0f} s (limits.idle)")
+        elif self.client.paused:  # it may not go on
             self._begun = begun, now
         elif begun is not None and (now - since) * 1000 > self._limits.stall_ms:
             self.end(f"a request was not complete after {now - since:.0f} s (limits.stall)")
         elif still > self._limits.stall_ms and self._talk.gathered and self._talk.held is None:
             self.end(f"it stopped in the middle of a message {still / 1000:.0f} s ago (limits.stall)")
-        elif still > self._limits.idle_ms and self._talk.held is None:
-            self.end(f"nothing has moved for {still / 1000:.0f} s (limits.idle)")
 
     # -- bytes ------------------------------------------------------------------------------------------------------
 
     def _from_client(self, data: bytes) -> None:
-        now = self._moved_at = asyncio.get_running_loop().time()
+        now = self._moved_at = self._talk.now = asyncio.get_running_loop().time()
         self._talk.from_client(data)
         if self._talk.begun != self._begun[0]:
             self._begun = self._talk.begun, now

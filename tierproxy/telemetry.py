@@ -24,6 +24,10 @@ CLIENT_CONNECTIONS = Gauge("tierproxy_client_connections", "Client connections t
 CONNECTIONS_REFUSED = Counter(
     "tierproxy_connections_refused", "Client connections refused because limits.connections are open"
 )
+CONNECTIONS_CLOSED = Counter(
+    "tierproxy_connections_closed",
+    "Client connections that were closed for what the client or its broker sent, or no longer sent",
+)
 TLS_HANDSHAKES_FAILED = Counter("tierproxy_tls_handshakes_failed", "TLS handshakes with clients that failed")
 BYTES_TO_CLIENTS = Counter("tierproxy_bytes_to_clients", "Bytes sent to clients, hot and cold")
 BYTES_TO_BROKERS = Counter("tierproxy_bytes_to_brokers", "Bytes sent to brokers for clients")

@@ -177,7 +177,7 @@ class Librdkafka:
 
     def times(self, at: At, partition: int, times: Sequence[int]) -> list[Found]:
         with self._consumer(at, "times") as consumer:
-            found = [consumer.offsets_for_times([TopicPartition(at.topic, partition, t)], timeout=30)[0] for t in times]
+            found = [consumer.offsets_for_times([TopicPartition(at.topic, partition, t)], timeout=90)[0] for t in times]
             # It says OFFSET_END, which is negative, for "nothing that new", and keeps times to itself.
             return [(answer.offset, None) if answer.offset >= 0 else None for answer in found]
 
@@ -185,7 +185,7 @@ class Librdkafka:
         with self._consumer(at, "bounds") as consumer:
             found = {}
             for p in partitions:
-                answer = consumer.get_watermark_offsets(TopicPartition(at.topic, p), timeout=30)
+                answer = consumer.get_watermark_offsets(TopicPartition(at.topic, p), timeout=90)
                 assert answer is not None
                 found[p] = answer
             return found

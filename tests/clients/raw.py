@@ -11,7 +11,7 @@ from protocol.fetch import FetchPartition, build_fetch_request
 from protocol.fetch_response import FetchedPartition, FetchResponse, parse_fetch_response
 from protocol.headers import request_header
 
-SECONDS = 30
+SECONDS = 90
 CLIENT = "raw"
 
 

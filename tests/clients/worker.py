@@ -20,7 +20,7 @@ from typing import Any
 from tests.clients.client import At, Found
 from tests.kit.records import Log, Record
 
-SECONDS = 60.0
+SECONDS = 150.0
 
 
 class Failed(RuntimeError):

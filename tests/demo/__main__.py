@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from tests.demo import report
 from tests.demo.source import BadInput, Flights, Lines
@@ -34,16 +35,16 @@ def main() -> int:
                 signal.pause()
             return 0 if facts.ok else 1
     except BadInput as error:
-        console.print(f"[red]{error}[/]", highlight=False)
+        console.print(f"[red]{escape(str(error))}[/]", highlight=False)
         return 2
     except (Busy, RegistryUnreachable) as error:
-        console.print(f"[red]{error}[/]", highlight=False)
+        console.print(f"[red]{escape(str(error))}[/]", highlight=False)
         return 1
     except KeyboardInterrupt:
         console.print("\nstopped")
         return 130 if facts is None else 0 if facts.ok else 1
     except Exception as error:  # noqa: BLE001 - the person at the terminal gets the reason, whatever it is
-        console.print(f"[bold red]The demonstration failed:[/] {error}", highlight=False)
+        console.print(f"[bold red]The demonstration failed:[/] {escape(str(error))}", highlight=False)
         for note in getattr(error, "__notes__", ()):
             console.print(note, highlight=False, markup=False)
         return 1

@@ -1,10 +1,10 @@
 """The demonstration's last words: what happened, in figures, and how to go on from here."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from tests.demo.story import HOME, LIVE_CLIENTS, PARTITIONS, Facts, size
-from tests.kit import PROJECT
+from tests.demo.story import HOME, LIVE_CLIENTS, PARTITIONS, Facts, short, size
 
 
 def show(console: Console, facts: Facts) -> None:
@@ -12,7 +12,7 @@ def show(console: Console, facts: Facts) -> None:
     table.add_column(style="bold")
     table.add_column()
     total = facts.bulk + facts.live
-    table.add_row("produced", f"{total:,} {facts.title}, {size(facts.plain_bytes)}, {PARTITIONS} partitions")
+    table.add_row("produced", f"{total:,} {escape(facts.title)}, {size(facts.plain_bytes)}, {PARTITIONS} partitions")
     table.add_row(
         "the broker itself",
         f"earliest offsets {_list(facts.earliest_before)} → {_list(facts.earliest_after)}, "
@@ -68,9 +68,7 @@ def show_how_to_go_on(console: Console, facts: Facts, *, stays: bool) -> None:
             soft_wrap=True,
             highlight=False,
         )
-    console.print(
-        f"Archive, configuration and logs are in {HOME.relative_to(PROJECT)}/ until the next run.", highlight=False
-    )
+    console.print(f"Archive, configuration and logs are in {short(HOME)}/ until the next run.", highlight=False)
 
 
 def _list(offsets: dict[int, int]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tests.demo import segments
@@ -25,7 +26,7 @@ from tests.kit.kafka import Cluster
 from tests.kit.processes import wait_for
 from tests.kit.proxy import Proxy
 
-HOME = PROJECT / ".demo"
+HOME = PROJECT / os.environ.get("DEMO_HOME", ".demo")
 PARTITIONS = 4
 LIVE_SHARE = 10  # one record in so many is kept back for the producer that writes while consumers read
 LIVE_CLIENTS = ("librdkafka", "aiokafka")
@@ -135,7 +136,7 @@ class Story:
             proxy = Proxy(HOME / "tierproxy", self.kafka.bootstrap, [policy], cluster="demo")
             self.proxy = self._open.enter_context(proxy)
             self.facts.gateway = self.proxy.bootstrap
-        self._tell(f"tierproxy is up at {self.proxy.bootstrap}, archive in {_short(self.proxy.archive)}")
+        self._tell(f"tierproxy is up at {self.proxy.bootstrap}, archive in {short(self.proxy.archive)}")
 
     def archive(self) -> None:
         """Waits until all that was produced is archived, the broker trimmed and its disk freed."""
@@ -275,10 +276,11 @@ class Story:
             TimeElapsedColumn(),
             console=self.console,
             transient=True,
+            disable=not self.console.is_interactive,  # a log file is not to be full of empty lines
         )
 
     def _tell(self, text: str) -> None:
-        self.console.print(f"[green]✓[/] {text}", highlight=False)
+        self.console.print(f"[green]✓[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def _take_lock() -> IO[str]:
@@ -290,7 +292,7 @@ def _take_lock() -> IO[str]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.close()
-        raise Busy(f"another demonstration is using {_short(HOME)}; stop it first") from None
+        raise Busy(f"another demonstration is using {short(HOME)}; stop it first") from None
     for entry in HOME.iterdir():
         if entry.name != "lock":
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -304,8 +306,8 @@ def _write(file: Path, text: str) -> None:
     os.replace(unfinished, file)
 
 
-def _short(path: Path) -> str:
-    return str(path.relative_to(PROJECT))
+def short(path: Path) -> str:
+    return str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
 
 
 def size(number: int) -> str:

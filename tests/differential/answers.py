@@ -29,7 +29,8 @@ class Part:
 @dataclass(slots=True)
 class Fetched:
     """A fetch answer. `groups` is how its partitions are grouped into topic entries; `exact` says that kafka-python
-    would have written the very same bytes: nothing left over, no odd encoding, no field it doesn't know."""
+    would have written the very same bytes: nothing left over, no odd encoding, no field it doesn't know. `size` is the
+    payload's, in bytes."""
 
     error: int
     session_id: int
@@ -37,6 +38,7 @@ class Fetched:
     parts: list[Part]
     endpoints: int
     exact: bool
+    size: int
 
 
 def read_fetched(payload: bytes, version: int, side: Side) -> Fetched:
@@ -54,6 +56,7 @@ def read_fetched(payload: bytes, version: int, side: Side) -> Fetched:
         parts=parts,
         endpoints=len(message.node_endpoints or ()) if version >= 16 else 0,
         exact=bytes(message.encode(header=True)) == payload,
+        size=len(payload),
     )
 
 

@@ -24,6 +24,8 @@ class Allowed(Enum):
     START_EPOCH = "start-epoch"
     EPOCH_ENDS = "epoch-ends"
     ADDRESS = "address"
+    NO_ADDRESS = "no-address"
+    ZERO_ID = "zero-id"
     NOT_YET = "not-yet"
     OUT_OF_RANGE_LATER = "out-of-range-later"
     BOUNDS_LATER = "bounds-later"

@@ -14,7 +14,7 @@ from tests.differential.subjects import GROWING
 from tests.differential.wire import Line, Reply, exchange
 from tests.differential.world import World
 
-PATIENCE = 15.0
+PATIENCE = 60.0
 """Seconds within which what is "not yet" must have come."""
 
 

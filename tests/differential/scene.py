@@ -95,7 +95,7 @@ class Scene:
             for subject in SUBJECTS
             for side in (REF, ARC)
         ]
-        for created in admin.create_topics(wanted, operation_timeout=30).values():
+        for created in admin.create_topics(wanted, operation_timeout=90).values():
             created.result(60)
 
     def _write(self) -> None:
@@ -134,7 +134,7 @@ class Scene:
             for side in (REF, ARC)
         ]
         for changed in admin.incremental_alter_configs(resources).values():
-            changed.result(30)
+            changed.result(90)
 
     def grow(self) -> None:
         """One more batch for the subject that grows."""
@@ -179,7 +179,7 @@ class Scene:
 
     def _learn(self) -> World:
         names = [f"{side}-{subject.key}" for subject in SUBJECTS for side in (REF, ARC)]
-        ids = wait_for(lambda: self._all_ids(names), seconds=30, what="topic ids")
+        ids = wait_for(lambda: self._all_ids(names), seconds=90, what="topic ids")
         sides = []
         for side in (REF, ARC):
             logs = {}

@@ -116,7 +116,7 @@ class Writer:
         time.sleep(PAUSE)
 
     def _wait_end(self, place: tuple[str, int], end: list[int]) -> None:
-        wait_for(lambda: self.ends(*place) == end, seconds=30, what=f"markers in {place}")
+        wait_for(lambda: self.ends(*place) == end, seconds=90, what=f"markers in {place}")
 
     def ends(self, subject: str, partition: int) -> list[int]:
         """The high watermarks of both topics' partition."""

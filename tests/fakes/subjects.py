@@ -180,7 +180,7 @@ class Real(Subject):
         settings = {"segment.ms": FOR_EVER, **{key.replace("_", "."): value for key, value in configs.items()}}
         replicas = [[leader, 3 - leader] for leader in leaders]
         wanted = NewTopic(name, len(leaders), replica_assignment=replicas, config=settings)
-        future = self._admin.create_topics([wanted], operation_timeout=30)[name]
+        future = self._admin.create_topics([wanted], operation_timeout=90)[name]
         await asyncio.to_thread(future.result, 30)
         for node_id in (1, 2):
             await self._shown(node_id, name, lambda topic: [each.leader_id for each in topic.partitions] == [*leaders])

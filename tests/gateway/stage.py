@@ -104,6 +104,7 @@ class Gateway:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.store.open.set()
+        self.store.manifests.set()
         await self.listener.close(drain=0)
         await self.tasks.close()
         await self.upstream.close()

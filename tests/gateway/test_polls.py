@@ -12,6 +12,7 @@ from tests.fakes.asking import Ask, Connection
 from tests.fakes.broker import FakeCluster
 from tests.fakes.subjects import LONG, batch, waits
 from tests.gateway.stage import Gateway, fill, read_until
+from tierproxy.scout import MANIFESTS_EVERY_MS
 
 NONE = ErrorCode.NONE
 
@@ -118,6 +119,28 @@ async def test_one_slow_cold_partition_holds_up_no_other(
         assert found[0].records == b""
         assert found[1].records == ready.records
     assert (await read_until(client, 17, second)).records
+
+
+async def test_a_manifest_that_hangs_keeps_no_other_fact_from_getting_young(
+    brokers: FakeCluster, gateway: Gateway, client: Connection
+) -> None:
+    """The high watermark of what is read from memory goes on following the broker's."""
+    topic = brokers.create_topic("cold.t")
+    fill(topic[0], 2)
+    await gateway.archive(topic[0], upto=20)
+    ask = Ask(topic.topic_id, 0, 0)
+    async with asyncio.timeout(60):
+        topic[0].append(batch(10))
+        while (await read_until(client, 17, ask)).high_watermark < 30:
+            await asyncio.sleep(0.02)
+        tier = gateway.catalog.find("cold.t", 0)
+        assert tier is not None
+        gateway.store.manifests.clear()
+        tier.manifest_at_ms -= MANIFESTS_EVERY_MS + 1
+        for end in (40, 50):  # the second time, it has hung for long
+            topic[0].append(batch(10))
+            while (await read_until(client, 17, ask)).high_watermark < end:
+                await asyncio.sleep(0.02)
 
 
 async def test_a_slow_archive_is_waited_for_as_long_as_the_client_says(

@@ -83,7 +83,7 @@ class Scene:
         return [await self.library.load_index(manifest.pid, entry) for entry in manifest.segments]
 
 
-async def eventually(probe: Callable[[], bool], what: str, seconds: float = 30) -> None:
+async def eventually(probe: Callable[[], bool], what: str, seconds: float = 90) -> None:
     try:
         async with asyncio.timeout(seconds):
             while not probe():

@@ -20,7 +20,7 @@ API_VERSIONS, FETCH, METADATA = 18, 1, 3
 @contextmanager
 def _connection(address: str) -> Iterator[socket.socket]:
     host, port = address.split(",")[0].split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as sock:
+    with socket.create_connection((host, int(port)), timeout=90) as sock:
         yield sock
 
 
@@ -102,6 +102,6 @@ def test_unsupported_version_of_api_versions(stage: Stage) -> None:
 
 def test_no_broker_address_is_shown(stage: Stage, proxied: Proxy) -> None:
     """Metadata names tierproxy's ports only: broker n at port + 1 + n."""
-    metadata = AdminClient({"bootstrap.servers": stage.gateway, "log_level": 2}).list_topics(timeout=20)
+    metadata = AdminClient({"bootstrap.servers": stage.gateway, "log_level": 2}).list_topics(timeout=90)
     found = {(broker.id, str(broker.host), broker.port) for broker in metadata.brokers.values()}
     assert found == {(node.id, "127.0.0.1", proxied.port + 1 + node.id) for node in stage.kafka.nodes}

@@ -54,7 +54,7 @@ def allow(bootstrap: str, name: str, operation: AclOperation, resource: Resource
         AclPermissionType.ALLOW,
     )
     client = AdminClient({"bootstrap.servers": bootstrap})  # its futures end with it
-    client.create_acls([binding])[binding].result(30)
+    client.create_acls([binding])[binding].result(90)
 
 
 def check(proxy: Proxy, status: int) -> dict[str, Any]:

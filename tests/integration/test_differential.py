@@ -11,8 +11,8 @@ from tests.kit.jars import KAFKA_3_9, KAFKA_VERSION
 SEED = 2026
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(("version", "requests"), [(KAFKA_VERSION, 1000), (KAFKA_3_9, 400)])
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("version", "requests"), [(KAFKA_VERSION, 2000), (KAFKA_3_9, 1000)])
 def test_a_trimmed_topic_is_answered_for_as_if_it_never_was(
     version: str, requests: int, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -39,7 +39,7 @@ def test_a_recreated_topic_never_shows_its_namesakes_records(stage: Stage, proxi
     folders = proxied.archive / proxied.cluster / topic
     assert len(list(folders.iterdir())) == 1
 
-    wait_for(lambda: _created(stage, topic), seconds=30, what="the topic once more", pause=0.1)
+    wait_for(lambda: _created(stage, topic), seconds=90, what="the topic once more", pause=0.1)
     new = produce(stage.broker, topic, drafts(200, partition=0, seed=10))
     admin.wait_trimmed(stage.broker, topic, {0: ends(new)[0] + 1})
     assert_same(new, READERS[client](stage.gateway, topic, new))
@@ -57,7 +57,7 @@ def test_a_position_in_a_deleted_topic_is_out_of_range_in_its_namesake(stage: St
         admin.wait_trimmed(stage.broker, topic, {0: ends(old)[0] + 1})
     assert_same(old, READERS[client](stage.gateway, topic, old))  # the gateway knows all of the old topic now
     admin.delete_topic(stage.broker, topic)
-    wait_for(lambda: _created(stage, topic), seconds=30, what="the topic once more", pause=0.1)
+    wait_for(lambda: _created(stage, topic), seconds=90, what="the topic once more", pause=0.1)
     new = produce(stage.broker, topic, drafts(50, partition=0, seed=18))
     assert_same(new, READERS[client](stage.gateway, topic, new, starts={0: 100}))
 

@@ -31,7 +31,7 @@ def test_broker_that_goes_and_comes_back(tmp_path: Path, proxied: Proxy) -> None
         process = proxy.process
         assert process is not None
         process.wait_until(
-            lambda: "no broker can be reached" in proxy.log(), seconds=30, what="word that no broker answers"
+            lambda: "no broker can be reached" in proxy.log(), seconds=90, what="word that no broker answers"
         )
         assert proxy.get("/live")[0] == 200
         kafka.nodes[0].restart()
@@ -62,7 +62,7 @@ def test_store_that_is_away_at_first(stage: Stage, proxied: Proxy, tmp_path: Pat
     )
     with behind as proxy:
         assert proxy.process is not None
-        proxy.process.wait_until(lambda: proxy.get("/live")[0] == 200, seconds=30, what="life")
+        proxy.process.wait_until(lambda: proxy.get("/live")[0] == 200, seconds=90, what="life")
         log = produce(proxy.bootstrap, topic, drafts(500, partition=0, seed=16))
         assert_same(log, READERS["librdkafka"](proxy.bootstrap, topic, log, starts={0: 0}))
         assert admin.earliest(stage.broker, topic, 1) == {0: 0}

@@ -280,7 +280,7 @@ def baseline(town: Town) -> int:
     return Memory(town.proxy.process.pid).now()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("do", HOSTILE, ids=lambda do: do.__name__)
 def test_memory_is_bounded_and_nobody_else_notices(
     town: Town, baseline: int, do: Callable[[Town, ExitStack], None]

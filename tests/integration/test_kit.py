@@ -42,7 +42,7 @@ def test_nothing_outlives_its_parent(tmp_path: Path, number: signal.Signals) -> 
         assert not _group_is_gone(group)
         os.kill(parent.pid, number)
         parent.wait(30)
-        wait_for(lambda: _group_is_gone(group), seconds=10, what="end of the sleeper's group", pause=0.05)
+        wait_for(lambda: _group_is_gone(group), seconds=90, what="end of the sleeper's group", pause=0.05)
 
 
 def test_a_program_that_dies_says_why(tmp_path: Path) -> None:

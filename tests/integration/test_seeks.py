@@ -75,7 +75,7 @@ def test_times_by_librdkafka(stage: Stage, history: tuple[str, Log]) -> None:
     consumer = Consumer({"bootstrap.servers": stage.gateway, "group.id": "times", "log_level": 2})
     try:
         for target, wanted in _expected(log[0]).items():
-            (answer,) = consumer.offsets_for_times([TopicPartition(topic, 0, target)], timeout=30)
+            (answer,) = consumer.offsets_for_times([TopicPartition(topic, 0, target)], timeout=90)
             end = -1  # librdkafka's OFFSET_END: nothing that new
             assert answer.offset == (wanted[0] if wanted is not None else end), target
     finally:
@@ -98,7 +98,7 @@ def test_reading_on_from_a_time(stage: Stage, history: tuple[str, Log]) -> None:
     assert first is not None
     consumer = Consumer({"bootstrap.servers": stage.gateway, "group.id": "times", "log_level": 2})
     try:
-        found = consumer.offsets_for_times([TopicPartition(topic, 0, log[0][600].timestamp)], timeout=30)
+        found = consumer.offsets_for_times([TopicPartition(topic, 0, log[0][600].timestamp)], timeout=90)
     finally:
         consumer.close()
     wanted = since(log, {0: first.offset})

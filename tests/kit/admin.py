@@ -17,7 +17,7 @@ from confluent_kafka.admin import (
 
 from tests.kit.processes import wait_for
 
-_TIMEOUT = 30.0
+_TIMEOUT = 90.0
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from tests.kit.console import read_with_java
 from tests.kit.login import Login
 from tests.kit.records import Log, Record, ends
 
-_SECONDS = 90.0
+_SECONDS = 150.0
 
 
 class Reader(Protocol):

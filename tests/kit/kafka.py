@@ -69,7 +69,7 @@ class Node:
             log=self.directory / "server.log",
         )
 
-    def wait_ready(self, seconds: float = 60) -> None:
+    def wait_ready(self, seconds: float = 120) -> None:
         assert self.process is not None
         process = self.process
         process.wait_until(

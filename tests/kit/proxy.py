@@ -84,7 +84,7 @@ class Proxy:
             self.wait_ready()
         return self
 
-    def wait_ready(self, seconds: float = 30) -> None:
+    def wait_ready(self, seconds: float = 90) -> None:
         assert self.process is not None
         self.process.wait_until(lambda: self.get("/ready")[0] == 200, seconds=seconds, what="readiness")
 

@@ -40,7 +40,7 @@ class S3Server:
         command = [sys.executable, "-m", "tests.kit.s3_server", "127.0.0.1", str(self.port)]
         project = Path(__file__).parents[2]
         self.process = Process("S3 server", command, log=self.directory / "s3.log", cwd=project)
-        self.process.wait_until(lambda: self._put("/", method="GET") == 200, seconds=30, what="readiness")
+        self.process.wait_until(lambda: self._put("/", method="GET") == 200, seconds=90, what="readiness")
         return self
 
     def stop(self) -> None:

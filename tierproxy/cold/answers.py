@@ -107,17 +107,17 @@ class ColdAnswers:
 
     async def _fetch(self, hold: FetchHold, room: Allowance) -> list[Buffer]:
         loop = asyncio.get_running_loop()
-        began, max_wait = loop.time(), hold.request.max_wait_ms / 1000
-        enough_hot = fetch_routing.hot_bytes(hold.response) >= max(1, hold.request.min_bytes)
+        until = hold.asked_at + hold.request.max_wait_ms / 1000
+        enough_hot = fetch_routing.enough_hot(hold.response, hold.request)
         self._turn = (self._turn + 1) % max(1, len(hold.refused))
         order = [*range(self._turn, len(hold.refused)), *range(self._turn)]
         answers, patience = self._answers_in_memory(hold.refused, order, room)
-        await self._check_names(hold.refused, answers, 0.0 if enough_hot else max_wait)
+        await self._check_names(hold.refused, answers, 0.0 if enough_hot else until - loop.time())
         missing = [at for at in order if answers[at] is ErrorCode.NONE]
         if missing:
             deadline = loop.time() + patience
             if not enough_hot and len(missing) == len(answers):
-                deadline = max(deadline, began + max_wait)
+                deadline = max(deadline, until)
             await self._await_answers(hold, room, answers, missing, deadline)
         fetch_routing.show_log_starts(hold.response, self._catalog)
         fetch_routing.fill(hold.response, hold.request, list(zip(hold.refused, answers, strict=True)))

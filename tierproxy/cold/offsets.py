@@ -15,6 +15,7 @@ from tierproxy.errors import TierproxyError
 from tierproxy.routing import offsets as routing
 from tierproxy.routing.holds import OffsetsHold
 from tierproxy.routing.offsets import EARLIEST, MAX_TIMESTAMP, FoundRecord, Question
+from tierproxy.telemetry import OncePerChange
 
 log = logging.getLogger("tierproxy.cold")
 
@@ -32,6 +33,7 @@ class OffsetAnswers:
         self._scout = scout
         self._reader = reader
         self._libraries = libraries
+        self._trouble = OncePerChange(log)
 
     async def finish(self, hold: OffsetsHold) -> list[Buffer]:
         """The merged answer; a partition whose archive can't be asked in time gets a retriable error."""
@@ -39,15 +41,17 @@ class OffsetAnswers:
         return [encode_list_offsets_response(hold.response, hold.version, hold.correlation_id)]
 
     async def _settle(self, question: Question) -> None:
+        archive = question.tier.archive if question.tier is not None else "of an unknown topic"
         try:
             async with asyncio.timeout(OFFSETS_DEADLINE):
                 await self._merge(question)
-        except TimeoutError:
-            log.warning("%s: the archive did not answer in %g s", question.answer.topic, OFFSETS_DEADLINE)
+        except (TierproxyError, MalformedError, TimeoutError) as error:
+            why = str(error) or f"no answer within {OFFSETS_DEADLINE:g} s"
+            said = f"archive {archive} can't be asked for offsets: {why}; clients are told to try again"
+            self._trouble.began(archive, said)
             routing.refuse(question.answer, ErrorCode.KAFKA_STORAGE_ERROR)
-        except (TierproxyError, MalformedError) as error:
-            log.warning("%s: the archive can't be asked for offsets: %s", question.answer.topic, error)
-            routing.refuse(question.answer, ErrorCode.KAFKA_STORAGE_ERROR)
+        else:
+            self._trouble.ended(archive, f"archive {archive} can be asked for offsets again")
 
     async def _merge(self, question: Question) -> None:
         answer, tier = question.answer, question.tier

@@ -217,6 +217,11 @@ def hot_bytes(response: FetchResponse) -> int:
     return sum(len(p.records) for p in response.partitions if p.records is not None)
 
 
+def enough_hot(response: FetchResponse, request: FetchRequest) -> bool:
+    """Whether the broker's records alone would be an answer. A min_bytes above max_bytes counts as max_bytes."""
+    return hot_bytes(response) >= max(1, min(request.min_bytes, request.max_bytes))
+
+
 def _show_bounds(partition: FetchedPartition, tier: Tier, at_least: int) -> None:
     """High watermark and LSO as the broker has them, and above what is served and asked.
 

@@ -12,11 +12,16 @@ from tierproxy.routing.offsets import Question
 
 @dataclass(slots=True)
 class FetchHold:
-    """A fetch answer with partitions that the broker refused; `refused` are those that may be archived."""
+    """A fetch answer with partitions that the broker refused; `refused` are those that may be archived.
+
+    `asked_at` is when the request came, in the seconds that the shell counts in: max_wait counts from then, for the
+    broker may have used up some of it.
+    """
 
     request: FetchRequest
     response: FetchResponse
     refused: list[Refused]
+    asked_at: float
 
 
 @dataclass(slots=True)

@@ -136,7 +136,7 @@ def _works(story: Story, java: JavaClient, readers: dict[str, tuple[Client, Call
 
         def act() -> None:
             work = {"topic": topic, "config": config, "partitions": PARTITIONS}
-            where = java.worker.begin("produce", **work, count=30, burst=3, pause=50).result(90)
+            where = java.worker.begin("produce", **work, count=30, burst=3, pause=50).result(240)
             if topic == ARCHIVED:
                 story.taken += [(p, offset, str(i).encode()) for i, (p, offset) in enumerate(where)]
 
@@ -205,7 +205,7 @@ def _trouble(stage: Hidden, java: JavaClient, working: Crew, files: Path) -> Non
 
 def _leaders(stage: Hidden, topic: str = LIVE) -> dict[int, int]:
     """By a client's view."""
-    described = AdminClient({"bootstrap.servers": stage.gateway, "log_level": 2}).list_topics(topic, timeout=30)
+    described = AdminClient({"bootstrap.servers": stage.gateway, "log_level": 2}).list_topics(topic, timeout=90)
     return {p: about.leader for p, about in described.topics[topic].partitions.items()}
 
 
@@ -257,7 +257,7 @@ def _strangers(story: Story) -> None:
 
 def _topic_id(stage: Hidden, topic: str) -> bytes:
     asking = AdminClient({"bootstrap.servers": stage.gateway, "log_level": 2})
-    about = asking.describe_topics(TopicCollection([topic]), request_timeout=30)[topic].result(30)
+    about = asking.describe_topics(TopicCollection([topic]), request_timeout=90)[topic].result(90)
     halves = (about.topic_id.get_most_significant_bits(), about.topic_id.get_least_significant_bits())
     return b"".join(half.to_bytes(8, "big", signed=True) for half in halves)
 

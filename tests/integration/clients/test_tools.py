@@ -100,7 +100,23 @@ def test_get_offsets_of_each_kind(shop: Shop) -> None:
     assert shop.offsets("max-timestamp") == newest
     # Questions about the broker's own disk, and about Kafka's tiered storage, are the broker's to answer.
     assert shop.offsets("earliest-local") == admin.earliest(shop.stage.broker, shop.topic, 2)
-    assert shop.tool("kafka-get-offsets", "--topic", shop.topic, "--time", "latest-tiered").split() == []
+    for time in ("latest-tiered", "earliest-pending-upload"):
+        assert shop.tool("kafka-get-offsets", "--topic", shop.topic, "--time", time).split() == []
+
+
+def test_get_offsets_of_chosen_partitions(shop: Shop) -> None:
+    """However they are chosen, "earliest" is the archive's start."""
+    whole, second = {f"{shop.topic}:{p}:0" for p in (0, 1)}, {f"{shop.topic}:1:0"}
+
+    def printed(*chosen: str) -> set[str]:
+        return set(shop.tool("kafka-get-offsets", "--time", "earliest", *chosen).split())
+
+    assert printed("--topic", shop.topic, "--partitions", "1") == second
+    assert printed("--topic-partitions", f"{shop.topic}:1-,no.such.topic") == second
+    assert printed("--topic", f"{shop.topic[:-1]}.") == whole
+    everything = printed("--exclude-internal-topics")
+    assert whole <= everything
+    assert not [line for line in everything if line.startswith("__")]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.9], ids=["cold", "hot"])
@@ -323,7 +339,7 @@ def test_a_topic_is_created_grown_deleted_and_created_again(shop: Shop) -> None:
     shop.tool("kafka-topics", "--alter", "--topic", topic, "--partitions", "2")
     grown = wait_for(
         lambda: merged(log, produce(shop.stage.gateway, topic, drafts(200, partition=1, seed=39))),
-        seconds=30,
+        seconds=90,
         what="the new partition",
     )
     if shop.stage.proxy is not None:
@@ -335,10 +351,10 @@ def test_a_topic_is_created_grown_deleted_and_created_again(shop: Shop) -> None:
     assert old_id is not None
 
     shop.tool("kafka-topics", "--delete", "--topic", topic)
-    wait_for(lambda: topic not in shop.tool("kafka-topics", "--list").split(), seconds=30, what="end of the topic")
+    wait_for(lambda: topic not in shop.tool("kafka-topics", "--list").split(), seconds=90, what="end of the topic")
     shop.tool("kafka-topics", *create)
     assert old_id[1] not in shop.tool("kafka-topics", "--describe", "--topic", topic)
-    wait_for(lambda: shop.offsets("latest", topic) == {0: 0}, seconds=30, what="the new topic's leader")
+    wait_for(lambda: shop.offsets("latest", topic) == {0: 0}, seconds=90, what="the new topic's leader")
     assert shop.offsets("earliest", topic) == {0: 0}
     assert shop.offsets("max-timestamp", topic) in ({}, {0: -1})
     new = produce(shop.stage.gateway, topic, drafts(150, partition=0, seed=40))

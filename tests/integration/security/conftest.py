@@ -33,7 +33,7 @@ from tests.kit.records import Log, drafts, ends
 TOPIC = "cold.secret"
 LATER = "cold.later"
 RECORDS = 600
-LIFETIME_MS = 3000
+LIFETIME_MS = 6000
 SERVICE, READER, LISTER, LEAVER, STRANGER = "service", "reader", "lister", "leaver", "stranger"
 USERS = (SERVICE, READER, LISTER, LEAVER, STRANGER)
 CERTIFIED = "CN=tierproxy"
@@ -102,7 +102,7 @@ def rule(user: str, operation: AclOperation, topic: str = TOPIC) -> AclBinding:
 def allow(bootstrap: str, *rules: AclBinding) -> None:
     client = AdminClient({"bootstrap.servers": bootstrap})  # its futures end with it
     for future in client.create_acls(list(rules)).values():
-        future.result(30)
+        future.result(90)
 
 
 def revoke(bootstrap: str, taken: AclBinding) -> None:
@@ -117,7 +117,7 @@ def revoke(bootstrap: str, taken: AclBinding) -> None:
         taken.permission_type,
     )
     for future in client.delete_acls([wanted]).values():
-        assert len(future.result(30)) == 1
+        assert len(future.result(90)) == 1
 
 
 @pytest.fixture(scope="session")

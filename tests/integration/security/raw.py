@@ -28,7 +28,7 @@ from tierproxy.access import Access
 from tierproxy.broker_connection import BrokerConnection
 from tierproxy.config import SaslConfig
 
-_SECONDS = 20.0
+_SECONDS = 90.0
 
 
 class Client:

@@ -70,14 +70,14 @@ def test_a_certificate_is_replaced_under_running_clients(secured: Secured, encry
 
     before = serial()
     server = secured.authority.issue("server", ["localhost", "127.0.0.1", "kafka.test", "*.kafka.test"])
-    wait_for(lambda: serial() != before, seconds=20, what="the new certificate")
+    wait_for(lambda: serial() != before, seconds=90, what="the new certificate")
     key = server.key_file.read_bytes()
     server.key_file.write_text("nonsense")
     now = serial()
-    wait_for(lambda: "the old ones stay" in encrypted.log(), seconds=20, what="a line in the log")
+    wait_for(lambda: "the old ones stay" in encrypted.log(), seconds=90, what="a line in the log")
     assert serial() == now
     server.key_file.write_bytes(key)
-    wait_for(lambda: "listen.tls: the files can be used again" in encrypted.log(), seconds=20, what="a line in the log")
+    wait_for(lambda: "listen.tls: the files can be used again" in encrypted.log(), seconds=90, what="a line in the log")
 
 
 # -- client certificates ----------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def test_the_accounts_certificate_lets_in_the_account_and_no_client(secured: Sec
         )
         consumer.assign([TopicPartition(TOPIC, 0, 0)])
         reason = "it wants a client certificate"
-        wait_for(lambda: consumer.poll(0.1) is None and reason in made.log(), seconds=20, what="a line in the log")
+        wait_for(lambda: consumer.poll(0.1) is None and reason in made.log(), seconds=90, what="a line in the log")
         assert consumer.consume(1, 1) == []
         consumer.close()
         assert made.get("/ready")[0] == 200  # the account itself is in

@@ -1,18 +1,31 @@
 """The comparison of fetch answers fails on planted differences, and on nothing that ALLOWED.md allows."""
 
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from protocol.fetch_response import FetchedPartition
+from protocol.fetch_response import FetchedPartition, FetchResponse, encode_fetch_response
+from protocol.fetch_stream import UNKNOWN_TAG
+from protocol.wire import put_compact_string, put_uvarint
 from tests.differential.asks import FetchAsk, FetchPlace
 from tests.differential.fetches import compare_fetch
 from tests.differential.findings import Allowed, Findings
 from tests.differential.wire import Reply
-from tests.differential.world import ARC, REF
-from tests.unit.differential.small_world import ABORTED, BATCHES, COMMITTED, SEAM, ask, blob, part, reply, world
+from tests.differential.world import ARC, REF, Side
+from tests.unit.differential.small_world import (
+    ABORTED,
+    BATCHES,
+    COMMITTED,
+    SEAM,
+    ask,
+    blob,
+    part,
+    reply,
+    world,
+)
 
 Change = Callable[[FetchedPartition], FetchedPartition]
 OUT_OF_RANGE: dict[str, Any] = {
@@ -194,11 +207,45 @@ def test_partitions_in_another_order_are_found() -> None:
     assert found.differences[0].startswith("partitions")
 
 
+@pytest.mark.parametrize(("nodes", "replica", "allowed"), [(1, -1, False), (300, -1, True), (1, 7, True)])
+def test_addresses_may_be_left_out_of_large_answers_and_for_replicas(nodes: int, replica: int, allowed: bool) -> None:
+    """`nodes` brokers are named, as the last thing in the answer."""
+    here = world()
+
+    def told(side: Side, tag: int, data: bytes) -> Reply:
+        moved = replace(part(b"", **{**OUT_OF_RANGE, "error": 6}), topic=None, topic_id=side.ids["a"])
+        tags = b"\x01" + bytes((tag,)) + put_uvarint(len(data)) + data
+        return Reply(b"".join(encode_fetch_response(FetchResponse(16, 7, 0, 0, 0, [moved], tags))), 0.0)
+
+    node = struct.pack(">i", 1) + put_compact_string("kafka-1") + struct.pack(">i", 9092) + b"\x00\x00"
+    endpoints = put_uvarint(nodes + 1) + node * nodes
+    ref, arc = told(here.ref, 0, endpoints), told(here.arc, UNKNOWN_TAG, bytes(len(endpoints)))
+    found = compare_fetch(ask(version=16, replica=replica), ref, arc, here)
+    assert (found.allowed, bool(found.differences)) == (({Allowed.NO_ADDRESS: 1}, False) if allowed else ({}, True))
+
+
 def test_a_session_may_be_granted_by_the_broker_only() -> None:
     said = part(blob(0, 7))
     found = _found(ask(), reply(REF, said, session=5), reply(ARC, said))
     assert (found.differences, found.allowed[Allowed.SESSION]) == ([], 1)
     assert _found(ask(), reply(REF, said), reply(ARC, said, session=5)).differences
+
+
+@pytest.mark.parametrize(("session", "allowed"), [((0, 0), True), ((0, -1), False)])
+def test_the_zero_id_may_fail_with_the_session_that_it_opens(session: tuple[int, int], allowed: bool) -> None:
+    asked = ask(session=session, places=(FetchPlace("?zero", 0, 0, 1 << 20),))
+    found = _found(asked, reply(REF, error=-1), reply(ARC))
+    assert (found.allowed, bool(found.differences)) == (({Allowed.ZERO_ID: 1}, False) if allowed else ({}, True))
+
+
+@pytest.mark.parametrize("error", [76, 6])
+def test_a_refused_compression_may_use_up_the_brokers_limits(error: int) -> None:
+    asked = ask(max_bytes=100, places=(FetchPlace("b", 0, 0, 1 << 20), FetchPlace("a", 0, 0, 1 << 20)))
+    refused = part(b"", "b", **{**OUT_OF_RANGE, "error": error})
+    ref, arc = reply(REF, refused, part(b"")), reply(ARC, refused, part(blob(0, 1)))
+    found = compare_fetch(asked, ref, arc, replace(world(), zstd_refused=True))
+    assert bool(found.differences) == (error != 76), found
+    assert (Allowed.ZSTD in found.allowed) == (error == 76)
 
 
 def test_another_error_of_the_whole_answer_is_found() -> None:

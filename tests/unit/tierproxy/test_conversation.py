@@ -145,11 +145,12 @@ def test_a_fetch_opens_no_session_upstream() -> None:
     assert talk.to_broker() == [ask]
 
 
-def test_an_incremental_fetch_is_told_that_its_session_is_unknown() -> None:
+@pytest.mark.parametrize("epoch", [1, 3, 2**31 - 1, -2])
+def test_an_incremental_fetch_is_told_that_its_session_is_unknown(epoch: int) -> None:
     talk = Talk()
     ask = fetch(1, (0, 5))
     at = ask.index(FULL_SESSIONLESS)
-    talk.client(ask[:at] + struct.pack(">ii", 77, 3) + ask[at + 8 :])
+    talk.client(ask[:at] + struct.pack(">ii", 77, epoch) + ask[at + 8 :])
     assert talk.to_broker() == []
     (told,) = talk.to_client()
     response = parse_fetch_response(told, 17)

@@ -5,6 +5,7 @@ import struct
 from collections.abc import AsyncIterator
 
 import pytest
+from prometheus_client import REGISTRY
 
 from protocol.apis import ApiKey
 from tests.kit.processes import free_ports
@@ -12,6 +13,9 @@ from tests.unit.tierproxy.stage import HEARTBEAT, HEARTBEAT_ANSWER, Stage, Strea
 from tests.unit.tierproxy.talk import answer, catalog
 from tierproxy.config import LimitsConfig
 from tierproxy.listener import Listener, PortTaken
+
+FLOOD = 64 << 20
+"""Bytes."""
 
 
 @pytest.fixture
@@ -31,8 +35,11 @@ async def test_a_client_talks_to_its_broker_on_one_connection_of_their_own(stage
 async def test_malformed_bytes_close_that_connection_and_no_other(stage: Stage) -> None:
     good, bad = await stage.client(), await stage.client()
     await talk(good)
+    before = REGISTRY.get_sample_value("tierproxy_connections_closed_total")
+    assert before is not None
     bad[1].write(b"GET / HTTP/1.1\r\n\r\n")
     assert await bad[0].read() == b""
+    assert REGISTRY.get_sample_value("tierproxy_connections_closed_total") == before + 1
     await talk(good)
     for _, writer in (good, bad):
         writer.close()
@@ -123,6 +130,53 @@ async def test_a_client_that_does_not_read_holds_up_its_broker_and_not_our_memor
         while received < size + 4:
             received += len(await reader.read(1 << 20))
         await done.wait()
+        writer.close()
+
+
+async def _flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A broker that answers with more than sockets and buffers hold."""
+    await reader.readexactly(len(HEARTBEAT))
+    head = answer(ApiKey.HEARTBEAT, 4, 1)
+    writer.write(struct.pack(">i", FLOOD) + head + bytes(FLOOD - len(head)))
+    await writer.drain()
+    await reader.read()
+
+
+async def test_a_client_that_is_just_coming_in_is_not_idle(stage: Stage) -> None:
+    session = stage.listener._session(lambda: stage.broker_address)
+    session.check_idle(asyncio.get_running_loop().time())
+    assert session in stage.listener.sessions
+
+
+async def test_who_never_takes_an_answer_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+    """Otherwise its answers' memory would never come back."""
+    caplog.set_level("INFO", "tierproxy")
+    async with Stage(_flood, limits=LimitsConfig(idle_ms=1000)) as stage:
+        _, writer = await asyncio.open_connection("127.0.0.1", stage.port, limit=1 << 16)
+        writer.write(HEARTBEAT)
+        while not any("limits.idle" in record.getMessage() for record in caplog.records):
+            await asyncio.sleep(0.05)
+        writer.close()
+
+
+async def test_who_takes_an_answer_slowly_is_not_idle() -> None:
+    """What the broker has sent already waits in our memory: no byte of it comes while the client takes that."""
+    async with Stage(_flood) as stage:
+        reader, writer = await asyncio.open_connection("127.0.0.1", stage.port, limit=1 << 16)
+        writer.write(HEARTBEAT)
+        while not any(session.client.full for session in stage.listener.sessions):
+            await asyncio.sleep(0.01)
+        (session,) = stage.listener.sessions
+        now, transport = asyncio.get_running_loop().time(), session.client.transport
+        session.check_idle(now)
+        waiting = transport.get_write_buffer_size()
+        while transport.get_write_buffer_size() == waiting:
+            await reader.read(1 << 16)
+        idle = stage.limits.idle_ms / 1000
+        session.check_idle(now + 2 * idle)
+        assert not transport.is_closing()
+        session.check_idle(now + 4 * idle)
+        assert transport.is_closing()
         writer.close()
 
 

@@ -29,6 +29,9 @@ class Gate(FileStore):
         self.broken = False
         self.flips = 0
         """So many of the next reads come with one wrong bit."""
+        self.manifests = asyncio.Event()
+        """Cleared: whole objects are waited for, as manifests are read."""
+        self.manifests.set()
 
     async def get_range(self, key: str, start: int, end: int) -> bytes:
         self.reads.append((key, start, end))
@@ -47,6 +50,7 @@ class Gate(FileStore):
             await self.open.wait()
             if self.broken:
                 raise Unavailable(f"{key}: the store is down")
+        await self.manifests.wait()
         return await super().get(key)
 
     @contextmanager

@@ -111,10 +111,14 @@ class Stage:
         max_wait_ms: int = 60_000,
         hot: bytes = b"",
         max_bytes: int = 1 << 20,
+        min_bytes: int = 1,
+        since: float = 0.0,
         topic: str | bytes = PID.topic_id,
     ) -> FetchHold:
-        """A fetch of offsets of the archived partition, all refused, behind a hot partition that sent `hot`."""
-        request = FetchRequest(17, -1, max_wait_ms, 1, max_bytes, 0, 0, -1, None, [], "")
+        """A fetch of offsets of the archived partition, all refused, behind a hot partition that sent `hot`.
+
+        The client has waited for `since` seconds already."""
+        request = FetchRequest(17, -1, max_wait_ms, min_bytes, max_bytes, 0, 0, -1, None, [], "")
         hot_id = bytes(16)
         partitions = [FetchedPartition(None, hot_id, 0, 0, 9, 9, 0, None, -1, memoryview(hot), b"")]
         refused = []
@@ -122,7 +126,8 @@ class Stage:
             empty = memoryview(b"")
             partitions.append(FetchedPartition(None, PID.topic_id, 0, 1, -1, -1, -1, None, -1, empty, b""))
             refused.append(Refused(at, topic, 0, self.tier, offset, 1 << 20))
-        return FetchHold(request, FetchResponse(17, 1, 0, 0, 0, partitions, b""), refused)
+        asked_at = asyncio.get_running_loop().time() - since
+        return FetchHold(request, FetchResponse(17, 1, 0, 0, 0, partitions, b""), refused, asked_at)
 
     async def fetch(self, hold: FetchHold) -> list[tuple[int, bytes]]:
         """Error and records of the partitions that were refused."""
@@ -177,15 +182,23 @@ async def test_a_slow_archive_answers_no_records_when_max_wait_is_over_and_has_t
     assert (error, records[: len(BATCHES[15])]) == (0, BATCHES[15])
 
 
-async def test_hot_records_do_not_wait_for_a_slow_archive(stage: Stage) -> None:
+async def test_max_wait_is_over_where_the_broker_has_used_it_up(stage: Stage) -> None:
+    """It answered late: a trim has overtaken its long poll."""
+    await stage.fetch(stage.hold(0))  # facts are known
     with stage.shelf.store.closed():
-        assert await asyncio.wait_for(stage.fetch(stage.hold(150, hot=b"hot records")), 30) == [(0, b"")]
+        assert await asyncio.wait_for(stage.fetch(stage.hold(150, since=60)), 50) == [(0, b"")]
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_bytes": 11, "min_bytes": 1 << 20}], ids=["any", "as many as may be"])
+async def test_hot_records_do_not_wait_for_a_slow_archive(stage: Stage, limits: dict[str, Any]) -> None:
+    with stage.shelf.store.closed():
+        assert await asyncio.wait_for(stage.fetch(stage.hold(150, hot=b"hot records", **limits)), 90) == [(0, b"")]
 
 
 async def test_ready_records_do_not_wait_for_others_that_are_not(stage: Stage) -> None:
     await stage.fetch(stage.hold(0, max_bytes=1))
     with stage.shelf.store.closed():
-        first, second = await asyncio.wait_for(stage.fetch(stage.hold(0, 150)), 30)
+        first, second = await asyncio.wait_for(stage.fetch(stage.hold(0, 150)), 90)
     assert first[1].startswith(BATCHES[0])
     assert second == (0, b"")
 
@@ -219,7 +232,7 @@ async def test_a_broken_archive_answers_a_retriable_error_and_then_goes_on(
 ) -> None:
     stage.shelf.store.broken = True
     for _ in range(3):
-        assert await stage.fetch(stage.hold(150, max_wait_ms=10)) == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
+        assert await stage.fetch(stage.hold(150, max_wait_ms=500)) == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
     assert [r.levelname for r in caplog.records] == ["WARNING"], "said once"
     stage.shelf.store.broken = False
     ((error, records),) = await stage.fetch(stage.hold(150))
@@ -228,7 +241,7 @@ async def test_a_broken_archive_answers_a_retriable_error_and_then_goes_on(
 
 async def test_without_facts_there_is_a_retriable_error_never_out_of_range(stage: Stage) -> None:
     stage.world.cut_off = True
-    assert await stage.fetch(stage.hold(5000, max_wait_ms=10)) == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
+    assert await stage.fetch(stage.hold(5000, max_wait_ms=500)) == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
 
 
 async def test_a_damaged_segment_is_a_retriable_error(stage: Stage, archive: Archive) -> None:
@@ -282,7 +295,7 @@ async def test_who_asks_by_name_is_served_beside_a_busy_hot_partition_and_withou
     stage: Stage, hold: dict[str, Any]
 ) -> None:
     error, records = 0, b""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while not records:
             ((error, records),) = await stage.fetch(stage.hold(100, topic=PID.topic, **hold))
             await asyncio.sleep(0.001)  # the client comes back
@@ -302,12 +315,12 @@ async def test_no_record_of_a_deleted_topic_for_who_asks_its_namesake(stage: Sta
 async def test_a_name_that_cannot_be_checked_is_a_retriable_error(stage: Stage) -> None:
     await stage.fetch(stage.hold(100))
     stage.world.cut_off = True
-    answer = await stage.fetch(stage.hold(100, topic=PID.topic, max_wait_ms=10))
+    answer = await stage.fetch(stage.hold(100, topic=PID.topic, max_wait_ms=500))
     assert answer == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
 
 
 async def test_a_topic_our_own_account_is_not_shown_is_never_out_of_range(stage: Stage) -> None:
-    hold = stage.hold(100, topic=bytes(reversed(range(16))), max_wait_ms=10)
+    hold = stage.hold(100, topic=bytes(reversed(range(16))), max_wait_ms=500)
     hold.refused[0].tier = None
     assert await stage.fetch(hold) == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
 
@@ -407,12 +420,25 @@ async def test_a_time_is_looked_up_in_what_the_archive_holds_now(stage: Stage) -
     assert answer.offset == 150
 
 
-async def test_offsets_while_the_archive_is_broken_are_a_retriable_error(stage: Stage) -> None:
+async def test_offsets_while_the_archive_is_broken_are_a_retriable_error_and_said_once(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "tierproxy")
+
+    async def ask() -> tuple[int, int, int]:
+        answer = OffsetAnswer(PID.topic, 0, 0, -1, 200, 3)
+        question = Question(answer, -2, stage.tier)
+        await stage.answers.offsets(OffsetsHold(7, 1, ListOffsetsResponse(0, [answer]), [question]))
+        return answer.error, answer.offset, answer.leader_epoch
+
     stage.world.cut_off = True
-    answer = OffsetAnswer(PID.topic, 0, 0, -1, 200, 3)
-    response = ListOffsetsResponse(0, [answer])
-    await stage.answers.offsets(OffsetsHold(7, 1, response, [Question(answer, -2, stage.tier)]))
-    assert (answer.error, answer.offset, answer.leader_epoch) == (ErrorCode.KAFKA_STORAGE_ERROR, -1, -1)
+    for _ in range(3):
+        assert await ask() == (ErrorCode.KAFKA_STORAGE_ERROR, -1, -1)
+    stage.world.cut_off = False
+    assert (await ask())[:2] == (0, 0)
+    began, ended = [record.getMessage() for record in caplog.records if "for offsets" in record.getMessage()]
+    assert "cut off" in began
+    assert "again" in ended
 
 
 # -- memory -------------------------------------------------------------------------------------------------------

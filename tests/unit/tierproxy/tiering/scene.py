@@ -91,7 +91,7 @@ class Scene:
         return self.manifests[key]
 
 
-async def eventually(probe: Callable[[], bool], what: str, seconds: float = 20) -> None:
+async def eventually(probe: Callable[[], bool], what: str, seconds: float = 90) -> None:
     try:
         async with asyncio.timeout(seconds):
             while not probe():
