@@ -1,4 +1,4 @@
-"""`tierproxy archive ls|verify|cat`: look into archives. No broker is asked: an archive stands alone."""
+"""`tierproxy archive ls|verify|cat|export`: look into archives. No broker is asked: an archive stands alone."""
 
 import asyncio
 import sys
@@ -10,16 +10,19 @@ import click
 
 from tierproxy.cli.archive_view import check_json, shelf_json, shelf_table, show_checks
 from tierproxy.cli.common import WRONG, config_option, json_option, read_config
+from tierproxy.cli.export import JSON_LINES, LOG, Asked, Exported, agreed_ranges, export_partition
 from tierproxy.cli.output import print_json, print_json_line, progress_bar, tables
+from tierproxy.cli.places import Place, range_options
 from tierproxy.cli.records import read_records, record_json, record_line
 from tierproxy.cli.shelves import Shelf, one_topic, with_shelves
 from tierproxy.cli.verify import PartitionCheck, verify_partition
+from tierproxy.durable import CantWrite
 from tierproxy.errors import TierproxyError
 
 
 @click.group()
 def archive() -> None:
-    """What is archived: list it, check every byte of it, print it."""
+    """What is archived: list it, check every byte of it, print it, take it elsewhere."""
 
 
 def _archive_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -140,6 +143,84 @@ def cat(
                 left = None if left is None else left - 1
 
     asyncio.run(with_shelves(config, archive_name, (topic,), partition, show))
+
+
+@archive.command()
+@click.argument("topic")
+@config_option
+@_archive_option
+@_partition_option
+@range_options
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="Where to write; with the same DIR an export that was broken off goes on.",
+)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice([LOG, JSON_LINES]),
+    default=LOG,
+    show_default=True,
+    help="Kafka's own log files, batches byte for byte, or JSON lines.",
+)
+@click.option(
+    "--isolation",
+    type=click.Choice(["read_committed", "read_uncommitted"]),
+    default="read_committed",
+    help="Of JSON lines; log files hold everything, transactions' markers too.",
+)
+@json_option
+def export(
+    topic: str,
+    config_file: Path,
+    archive_name: str | None,
+    partition: int | None,
+    start: Place | None,
+    end: Place | None,
+    output: Path,
+    kind: str,
+    isolation: str,
+    as_json: bool,
+) -> None:
+    """Write TOPIC, or a part of it, to files: for other programs, or for a time without tierproxy.
+
+    What is archived when it begins is what it is of: a later run with the same DIR finishes it, and adds nothing.
+    """
+    config = read_config(config_file, as_json)
+    asked = Asked(topic, output, kind, isolation, start, end)
+
+    async def write(found: list[Shelf]) -> list[Exported]:
+        shelves = one_topic(found)
+        ranges = await agreed_ranges(asked, shelves)
+        results = []
+        with progress_bar() as progress:
+            task = progress.add_task("writing", total=sum(s.manifest.plain_size for s in shelves if s.manifest))
+            for shelf in shelves:
+                assert shelf.manifest is not None, "agreed_ranges has looked"
+                progress.update(task, description=str(shelf.pid))
+                span = ranges[shelf.pid.partition]
+                results.append(
+                    await export_partition(
+                        asked, shelf, shelf.manifest, span, lambda count: progress.advance(task, count)
+                    )
+                )
+        return results
+
+    try:
+        results = asyncio.run(with_shelves(config, archive_name, (topic,), partition, write))
+    except CantWrite as error:
+        raise CantWrite(f"{error}; what is finished stays: put it right and give the same command again") from error
+    if as_json:
+        print_json({"topic": topic, "partitions": [each.as_json() for each in results]})
+    else:
+        for each in results:
+            there = f", {len(each.kept)} were there already" if each.kept else ""
+            click.echo(
+                f"{topic}-{each.partition}: offsets {each.first} to {each.stop}, {len(each.written)} files{there}"
+            )
 
 
 async def _all(shelves: list[Shelf]) -> list[Shelf]:
