@@ -101,7 +101,7 @@ async def agreed_ranges(asked: Asked, shelves: list[Shelf]) -> dict[int, tuple[i
         "topic_id": topic_id_text(shelves[0].pid.topic_id),
         "format": asked.format,
         "isolation": asked.isolation if asked.format == JSON_LINES else None,
-        "asked": [_place_text(asked.start), _place_text(asked.end), sorted(shelf.pid.partition for shelf in shelves)],
+        "asked": [_text(asked.start), _text(asked.end), sorted(shelf.pid.partition for shelf in shelves)],
     }
     if note.exists():
         try:
@@ -238,7 +238,5 @@ def _refuse_strangers(folder: Path, ours: set[str]) -> None:
         )
 
 
-def _place_text(place: Place | None) -> int | str | None:
-    if place is None:
-        return None
-    return place.offset if place.offset is not None else f"{place.time_ms} ms"
+def _text(place: Place | None) -> str | None:
+    return None if place is None else str(place)

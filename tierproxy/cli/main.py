@@ -1,4 +1,4 @@
-"""The commands: serve, check, schema, archive."""
+"""The commands: serve, check, schema, archive, restore."""
 
 import logging
 import sys
@@ -11,6 +11,7 @@ from tierproxy.cli.archive import archive
 from tierproxy.cli.check import run_check
 from tierproxy.cli.common import WRONG, Cli, config_option, json_option, read_config
 from tierproxy.cli.output import print_json
+from tierproxy.cli.restore import restore
 from tierproxy.config import json_schema, warnings
 from tierproxy.telemetry import setup_logging
 
@@ -51,3 +52,4 @@ def schema() -> None:
 
 
 main.add_command(archive)
+main.add_command(restore)

@@ -19,6 +19,9 @@ class Place:
     offset: int | None = None
     time_ms: int | None = None
 
+    def __str__(self) -> str:
+        return str(self.offset) if self.offset is not None else f"{self.time_ms} ms"
+
     async def offset_in(self, library: Library, manifest: Manifest) -> int:
         """The offset that it means in this partition, within what is archived."""
         if self.time_ms is not None:

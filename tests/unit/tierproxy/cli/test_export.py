@@ -113,7 +113,7 @@ def test_a_directory_with_another_export_is_refused(archive: Archive, out: Path)
     assert run(archive, out, "--from", "2").exit_code == 0
     result = run(archive, out, "--from", "1")
     assert result.exit_code == 1
-    assert "holds another export of flights: its asked is [2, None, [0]], not [1, None, [0]]" in result.stderr
+    assert "holds another export of flights: its asked is ['2', None, [0]], not ['1', None, [0]]" in result.stderr
     assert run(archive, out, "--format", "jsonl").exit_code == 1
 
 
