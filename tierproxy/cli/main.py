@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -26,15 +27,31 @@ def main() -> None:
 
 @main.command()
 @config_option
-def serve(config_file: Path) -> None:
+@click.option(
+    "--from-archive",
+    is_flag=True,
+    help="Serve what is archived without any broker, to whoever connects: for when the cluster is gone.",
+)
+@click.option(
+    "--host",
+    metavar="HOST",
+    help="With --from-archive: listen here instead of on 127.0.0.1, and advertise listen.advertised_host.",
+)
+def serve(config_file: Path, from_archive: bool, host: str | None) -> None:
     """Run gateway and archiver until SIGTERM or SIGINT."""
-    from tierproxy.app import run  # the other commands need none of it
+    from tierproxy.alone import alone  # the other commands need none of it
+    from tierproxy.app import run
 
+    if host is not None and not from_archive:
+        raise click.UsageError("--host goes with --from-archive; else listen.host says where to listen")
     config = read_config(config_file)
     setup_logging(config.log.level, config.log.format)
     for fault in warnings(config):
         log.warning("configuration: %s", fault)
-    run(config)
+    if from_archive:
+        run(config, partial(alone, host=host))
+    else:
+        run(config)
 
 
 @main.command()
