@@ -1,6 +1,5 @@
 """An archive that is served when its cluster is gone: stock consumers read all of it, and nobody can write."""
 
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,16 +8,15 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import GroupAuthorizationFailedError
 
 from tests.kit import admin
-from tests.kit.clients import READERS
-from tests.kit.console import CONSOLE_CONSUMER
-from tests.kit.kafka import Cluster, tool_command
+from tests.kit.clients import READERS, from_librdkafka
+from tests.kit.console import read_as_group
+from tests.kit.kafka import Cluster
 from tests.kit.processes import wait_for
 from tests.kit.producing import CODECS, Recorder, merged, produce
 from tests.kit.proxy import HOST, Proxy
-from tests.kit.records import Log, assert_same, drafts, ends, first_at
+from tests.kit.records import Log, Record, assert_same, count, drafts, ends, first_at
 
 TOPIC = "flights"
 PARTITIONS = range(len(CODECS))
@@ -124,28 +122,103 @@ def test_at_the_end_a_consumer_waits_for_nothing_and_beyond_it_is_out_of_range(r
         consumer.close()
 
 
-def test_a_group_is_refused_in_words(ruins: Ruins) -> None:
-    consumer: Any = KafkaConsumer(TOPIC, bootstrap_servers=ruins.proxy.bootstrap, group_id="g")
+def test_a_group_reads_all_of_it_and_goes_on_where_it_was(ruins: Ruins) -> None:
+    member = _member(ruins, "halves")
     try:
-        with pytest.raises(GroupAuthorizationFailedError):
-            consumer.poll(timeout_ms=30_000)
-    finally:
-        consumer.close()
-    member = Consumer({"bootstrap.servers": ruins.proxy.bootstrap, "group.id": "g", "log_level": 0})
-    try:
-        member.subscribe([TOPIC])
-
-        def refused() -> bool:
-            message = member.poll(1.0)
-            error = message.error() if message is not None else None
-            return error is not None and error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED
-
-        assert wait_for(refused, seconds=60, what="refusal of the group")
+        first = _consume(member, count(ruins.everything) // 2)
+        member.commit(asynchronous=False)
     finally:
         member.close()
-    command = tool_command(CONSOLE_CONSUMER, "--bootstrap-server", ruins.proxy.bootstrap, "--topic", TOPIC)
-    java = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
-    assert "Not authorized to access group" in java.stdout + java.stderr
+    other = _member(ruins, "halves")
+    try:
+        second = _consume(other, count(ruins.everything) - len(first))
+    finally:
+        other.close()
+    got: Log = {}
+    for record in first + second:
+        got.setdefault(record.partition, []).append(record)
+    assert_same(ruins.everything, got)
+
+
+def test_members_share_the_partitions_and_take_over_from_each_other(ruins: Ruins) -> None:
+    one, two = _member(ruins, "shared"), _member(ruins, "shared")
+    try:
+
+        def both() -> bool:
+            for each in (one, two):
+                each.consume(1, 0.2)
+            held = [{part.partition for part in each.assignment()} for each in (one, two)]
+            return bool(held[0] and held[1]) and held[0] | held[1] == set(PARTITIONS) and not held[0] & held[1]
+
+        assert wait_for(both, seconds=60, what="an assignment to both")
+        two.close()
+
+        def alone() -> bool:
+            one.consume(1, 0.2)
+            return {part.partition for part in one.assignment()} == set(PARTITIONS)
+
+        assert wait_for(alone, seconds=60, what="an assignment to the one that is left")
+    finally:
+        one.close()
+
+
+@pytest.mark.parametrize("client", ["kafka-python", "java"])
+def test_other_clients_have_groups_too(ruins: Ruins, client: str) -> None:
+    total = count(ruins.everything)
+    got: list[Record]
+    if client == "java":
+        got = read_as_group(ruins.proxy.bootstrap, TOPIC, "java", total, protocol="classic")
+    else:
+        consumer: Any = KafkaConsumer(
+            TOPIC, bootstrap_servers=ruins.proxy.bootstrap, group_id="python", auto_offset_reset="earliest"
+        )
+        try:
+            seen = 0
+
+            def everything() -> bool:
+                nonlocal seen
+                seen += sum(map(len, consumer.poll(timeout_ms=500).values()))
+                return seen >= total
+
+            assert wait_for(everything, seconds=90, what="all records")
+            consumer.commit()
+            at = {p: consumer.committed(TopicPartition(TOPIC, p)) for p in PARTITIONS}
+            assert at == {p: records[-1].offset + 1 for p, records in ruins.everything.items()}
+        finally:
+            consumer.close()
+        return
+    log: Log = {}
+    for record in got:
+        log.setdefault(record.partition, []).append(record)
+    assert_same(ruins.everything, log)
+
+
+def _member(ruins: Ruins, group: str) -> Consumer:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": ruins.proxy.bootstrap,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_uncommitted",
+            "log_level": 0,
+        }
+    )
+    consumer.subscribe([TOPIC])
+    return consumer
+
+
+def _consume(consumer: Consumer, number: int) -> list[Record]:
+    found: list[Record] = []
+
+    def enough() -> bool:
+        for message in consumer.consume(number - len(found), 0.5):
+            assert message.error() is None
+            found.append(from_librdkafka(message))
+        return len(found) >= number
+
+    assert wait_for(enough, seconds=90, what=f"{number} records")
+    return found
 
 
 def test_a_producer_is_refused_in_words(ruins: Ruins) -> None:

@@ -40,7 +40,7 @@ async def alone(config: Config, *, host: str | None) -> AsyncIterator[Config]:
     port = await broker.start(LOOPBACK)
     log.warning(
         "serving %d topics from the archive alone, read-only, to whoever can connect to %s: there is no broker to ask "
-        "for permission. Groups and producers are refused",
+        "for permission. What groups commit lasts as long as this process",
         len(stock.topics),
         host or LOOPBACK,
     )

@@ -8,12 +8,11 @@ It answers what the gateway asks and what it passes on, as a broker would whose 
     Fetch                 OFFSET_OUT_OF_RANGE below the end; at the end it waits, in vain
     OffsetForLeaderEpoch  from the manifests' epochs
     FindCoordinator       this broker
-    OffsetFetch           nothing was ever committed
-    JoinGroup, OffsetCommit, Produce   refused, by errors at which clients stop instead of trying again
+    JoinGroup and so on   groups that last as long as the process (groups.py)
+    Produce               refused, by an error at which producers stop instead of trying again
 
-Groups are refused because where they stand would be forgotten with the process; consumers say themselves which
-partitions they read. Where its archive is served no broker gives permission, so this one listens on the loopback
-interface, for the gateway.
+No broker gives permission where an archive is served alone; so this one listens on the loopback interface, for the
+gateway.
 """
 
 import asyncio
@@ -29,6 +28,7 @@ from protocol.fetch import FetchPartition, FetchRequest, scan_fetch_request
 from protocol.fetch_response import FetchedPartition, FetchResponse, encode_fetch_response
 from protocol.headers import RequestHeader, read_request_header
 from protocol.messages import EpochEnd, ListOffsetsResponse, MetadataPartition, MetadataTopic, OffsetAnswer
+from tierproxy.alone.groups import Groups
 from tierproxy.alone.stock import HeldTopic, Stock
 from tierproxy.archive.manifest import NO_EPOCH, Manifest
 
@@ -54,6 +54,7 @@ READ_COMMITTED = 1
 class EmptyBroker:
     def __init__(self, stock: Stock) -> None:
         self._stock = stock
+        self._groups = Groups()
         self._server: asyncio.Server | None = None
         self._self = serving.Endpoint(NODE_ID, "", 0)
 
@@ -114,16 +115,35 @@ class EmptyBroker:
                 return serving.epoch_ends_answer(version, correlation_id, ends)
             case ApiKey.FIND_COORDINATOR:
                 return serving.coordinator_answer(body, version, correlation_id, self._self)
-            case ApiKey.OFFSET_FETCH:
-                return serving.no_committed_offsets(body, version, correlation_id)
-            case ApiKey.JOIN_GROUP:
-                return serving.join_group_refusal(version, correlation_id, ErrorCode.GROUP_AUTHORIZATION_FAILED)
-            case ApiKey.OFFSET_COMMIT:
-                refused = ErrorCode.GROUP_AUTHORIZATION_FAILED
-                return serving.offset_commit_refusal(body, version, correlation_id, refused)
-            case _:
+            case ApiKey.PRODUCE:
                 refused = ErrorCode.POLICY_VIOLATION
                 return serving.produce_refusal(body, version, correlation_id, refused, READ_ONLY)
+            case _:
+                return await self._about_groups(header, body)
+
+    async def _about_groups(self, header: RequestHeader, body: memoryview) -> bytes:
+        version, correlation_id = header.version, header.correlation_id
+        match header.api_key:
+            case ApiKey.JOIN_GROUP:
+                client_id = (header.client_id or b"").decode("utf-8", "replace")
+                group_id, asked = serving.join_question(body, version, client_id)
+                return serving.join_answer(version, correlation_id, await self._groups.join(group_id, asked))
+            case ApiKey.SYNC_GROUP:
+                synced = await self._groups.sync(*serving.sync_question(body, version))
+                return serving.sync_answer(version, correlation_id, synced)
+            case ApiKey.HEARTBEAT:
+                error = self._groups.heartbeat(*serving.heartbeat_question(body, version))
+                return serving.heartbeat_answer(version, correlation_id, error)
+            case ApiKey.LEAVE_GROUP:
+                group_id, members = serving.leave_question(body, version)
+                errors = [self._groups.leave(group_id, *member) for member in members]
+                return serving.leave_answer(version, correlation_id, members, errors)
+            case ApiKey.OFFSET_COMMIT:
+                group_id, member_id, generation, offsets = serving.commit_question(body, version)
+                errors = self._groups.commit(group_id, member_id, generation, offsets)
+                return serving.commit_answer(version, correlation_id, offsets, errors)
+            case _:
+                return serving.committed_answer(body, version, correlation_id, self._groups.committed)
 
     # -- topics -----------------------------------------------------------------------------------------------------
 
