@@ -63,7 +63,7 @@ RESOURCE_TOPIC = 2  # ConfigResource.Type.TOPIC
 def encode_api_versions_request(version: int, software_name: str, software_version: str) -> bytes:
     """Both texts must match `[a-zA-Z0-9](?:[a-zA-Z0-9\\-.]*[a-zA-Z0-9])?`, or the broker answers 42 (v3+)."""
     _check(ApiKey.API_VERSIONS, version)
-    return encode_message(
+    return _encode(
         metadata.ApiVersionsRequest(
             version=version, client_software_name=software_name, client_software_version=software_version
         ),
@@ -81,7 +81,7 @@ def decode_api_versions_response(payload: Buffer, version: int) -> tuple[int, di
         raise MalformedError("an ApiVersions response without an error code")
     error = int.from_bytes(payload[4:6], "big", signed=True)
     # The header has no tag section in any version, or an old client could not read the answer to a new one.
-    message = decode_message(
+    message = _decode(
         metadata.ApiVersionsResponse, payload, 4, 0 if error == ErrorCode.UNSUPPORTED_VERSION else version
     )
     return error, {api.api_key: (api.min_version, api.max_version) for api in message.api_keys or ()}
@@ -96,9 +96,7 @@ def encode_metadata_request(version: int, topics: Sequence[str] | None) -> bytes
     asked = None
     if topics is not None:
         asked = [metadata.MetadataRequest.MetadataRequestTopic(version=version, name=name) for name in topics]
-    return encode_message(
-        metadata.MetadataRequest(version=version, topics=asked, allow_auto_topic_creation=False), version
-    )
+    return _encode(metadata.MetadataRequest(version=version, topics=asked, allow_auto_topic_creation=False), version)
 
 
 def decode_metadata_response(payload: Buffer, version: int) -> Metadata:
@@ -150,7 +148,7 @@ def encode_list_offsets_request(version: int, isolation: int, partitions: Iterab
         )
         for name, group in groupby(partitions, key=lambda each: each[0])
     ]
-    return encode_message(
+    return _encode(
         consumer.ListOffsetsRequest(
             version=version, replica_id=-1, isolation_level=isolation, topics=topics, timeout_ms=0
         ),
@@ -162,7 +160,7 @@ def decode_list_offsets_request(body: Buffer, version: int) -> ListOffsetsReques
     """`body` is the request after its header."""
     _check(ApiKey.LIST_OFFSETS, version)
     _check_topics(ApiKey.LIST_OFFSETS, version, body, 5 if version >= 2 else 4)
-    message = decode_message(consumer.ListOffsetsRequest, body, 0, version)
+    message = _decode(consumer.ListOffsetsRequest, body, 0, version)
     return ListOffsetsRequest(
         isolation=message.isolation_level if version >= 2 else 0,
         partitions=[
@@ -206,7 +204,7 @@ def encode_list_offsets_response(response: ListOffsetsResponse, version: int, co
         for name, group in groupby(response.partitions, key=lambda each: each.topic)
     ]
     message = consumer.ListOffsetsResponse(version=version, throttle_time_ms=response.throttle_ms, topics=topics)
-    return response_header(ApiKey.LIST_OFFSETS, version, correlation_id) + encode_message(message, version)
+    return response_header(ApiKey.LIST_OFFSETS, version, correlation_id) + _encode(message, version)
 
 
 # ---- DeleteRecords -----------------------------------------------------------------------------------------
@@ -227,14 +225,14 @@ def encode_delete_records_request(version: int, timeout_ms: int, partitions: Ite
         )
         for name, group in groupby(partitions, key=lambda each: each[0])
     ]
-    return encode_message(admin.DeleteRecordsRequest(version=version, topics=topics, timeout_ms=timeout_ms), version)
+    return _encode(admin.DeleteRecordsRequest(version=version, topics=topics, timeout_ms=timeout_ms), version)
 
 
 def decode_delete_records_request(body: Buffer, version: int) -> DeleteRecordsRequest:
     """`body` is the request after its header."""
     _check(ApiKey.DELETE_RECORDS, version)
     _check_topics(ApiKey.DELETE_RECORDS, version, body, 0)
-    message = decode_message(admin.DeleteRecordsRequest, body, 0, version)
+    message = _decode(admin.DeleteRecordsRequest, body, 0, version)
     return DeleteRecordsRequest(
         timeout_ms=message.timeout_ms,
         partitions=[(name, part.partition_index, part.offset) for name, part in _each(message.topics, "DeleteRecords")],
@@ -274,7 +272,7 @@ def encode_delete_records_response(response: DeleteRecordsResponse, version: int
         for name, group in groupby(response.partitions, key=lambda each: each.topic)
     ]
     message = admin.DeleteRecordsResponse(version=version, throttle_time_ms=response.throttle_ms, topics=topics)
-    return response_header(ApiKey.DELETE_RECORDS, version, correlation_id) + encode_message(message, version)
+    return response_header(ApiKey.DELETE_RECORDS, version, correlation_id) + _encode(message, version)
 
 
 # ---- OffsetForLeaderEpoch ----------------------------------------------------------------------------------
@@ -297,7 +295,7 @@ def encode_epoch_ends_request(version: int, partitions: Iterable[tuple[str, int,
         )
         for name, group in groupby(partitions, key=lambda each: each[0])
     ]
-    return encode_message(consumer.OffsetForLeaderEpochRequest(version=version, replica_id=-1, topics=topics), version)
+    return _encode(consumer.OffsetForLeaderEpochRequest(version=version, replica_id=-1, topics=topics), version)
 
 
 def decode_epoch_ends_response(payload: Buffer, version: int) -> list[EpochEnd]:
@@ -322,7 +320,7 @@ def encode_topic_configs_request(version: int, topics: Iterable[str]) -> bytes:
         )
         for topic in topics
     ]
-    return encode_message(admin.DescribeConfigsRequest(version=version, resources=resources), version)
+    return _encode(admin.DescribeConfigsRequest(version=version, resources=resources), version)
 
 
 def decode_topic_configs_response(payload: Buffer, version: int) -> dict[str, tuple[int, dict[str, str]]]:
@@ -356,16 +354,16 @@ def _check_topics(key: int, version: int, body: Buffer, pos: int) -> None:
         raise MalformedError(f"a request of API {key} about {topics} topics")
 
 
-def encode_message(message: Any, version: int) -> bytes:
+def _encode(message: Any, version: int) -> bytes:
     """The bytes of one of kafka-python's messages, without a header."""
     return bytes(message.encode(version=version))
 
 
 def _decode_response(message_class: Any, payload: Buffer, version: int) -> Any:
-    return decode_message(message_class, payload, response_body_at(message_class.API_KEY, version, payload), version)
+    return _decode(message_class, payload, response_body_at(message_class.API_KEY, version, payload), version)
 
 
-def decode_message(message_class: Any, payload: Buffer, pos: int, version: int, *, more: bool = False) -> Any:
+def _decode(message_class: Any, payload: Buffer, pos: int, version: int, *, more: bool = False) -> Any:
     """Decode the message that fills `payload` from `pos` to its end, or with `more`, may have bytes behind it.
 
     `decode()` hides where it stopped, which is the only way to notice bytes that are left over or missing at
@@ -391,3 +389,7 @@ def _each(topics: Any, what: str) -> Iterator[tuple[str, Any]]:
             raise MalformedError(f"{what}: a topic without a name")
         for part in topic.partitions or ():
             yield topic.name, part
+
+
+encode_message, decode_message = _encode, _decode
+"""For `serving`, which reads and writes the other halves of messages."""

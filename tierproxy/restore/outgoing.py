@@ -2,11 +2,12 @@
 
 What is sent depends on the archive and the options alone, never on how far an earlier run came: so that whoever goes on
 can tell from what lies in the target where that was. A batch is sent as it is, still compressed, where a broker would
-take all of its records unchanged; else, and where a header is to be added, it is written anew with the same codec.
+take all of its records unchanged; else, where a header is to be added, and where it is small, its records are written
+into a new one with the same codec.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from protocol.batches import BatchHeader, walk
@@ -17,6 +18,8 @@ from tierproxy.archive.walk import Shown, stretches
 
 ANEW_BYTES = 512 * 1024
 """Plain bytes of a batch that is written anew, unless one record has more: well below what brokers take by default."""
+SMALL_BYTES = 8 * 1024
+"""Batches below this are put together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,45 +43,81 @@ class Part:
 
 
 async def outgoing(library: Library, manifest: Manifest, part: Part) -> AsyncIterator[list[Outgoing]]:
-    """All batches of `part`, those of a chunk together. Raises errors of the store, FormatError, MalformedError."""
+    """All batches of `part`, in order. Raises errors of the store, FormatError, MalformedError."""
     segment: str | None = None
+    maker = _Maker(part)
     async for stretch in stretches(library, manifest, part.first, part.stop):
         if segment != stretch.entry.key_name:
             segment, shown = stretch.entry.key_name, Shown(stretch.index, part.first, committed=True)
         chunks = stretch.plain()
         while (plain := await asyncio.to_thread(next, chunks, None)) is not None:
-            yield await asyncio.to_thread(list, _prepared(plain, shown, part))
+            yield await asyncio.to_thread(maker.made_of, plain, shown)
+    yield maker.rest()
 
 
-def _prepared(plain: bytes, shown: Shown, part: Part) -> Iterator[Outgoing]:
-    for header, batch in walk(memoryview(plain)):
-        if not shown.is_data(header, batch) or header.base_offset >= part.stop:
-            continue
-        inside = part.first <= header.base_offset and header.last_offset < part.stop
-        if inside and part.offset_header is None and keeps_its_records(header):
-            sent = as_produced(batch, header)
-            yield Outgoing(sent, header.record_count, header.base_offset, header.next_offset, header.max_timestamp)
-        else:
-            yield from _anew(header, batch, part)
+class _Maker:
+    """Makes batches of batches. Small ones that follow each other become one: each costs a request of its own.
+
+    Where one ends depends on the records since the last one's end and on nothing else, such as chunks: so who goes on
+    at any batch's end makes the same ones.
+    """
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        self._run: list[RawRecord] = []
+        self._codec = 0
+        self._size = 0
+        self._as_it_was: Outgoing | None = None  # what the run would be if nothing more came
+
+    def made_of(self, plain: bytes, shown: Shown) -> list[Outgoing]:
+        """What is complete with one more chunk."""
+        part, made = self._part, list[Outgoing]()
+        for header, batch in walk(memoryview(plain)):
+            if not shown.is_data(header, batch) or header.base_offset >= part.stop:
+                continue
+            small = header.size < SMALL_BYTES
+            if not small or header.codec != self._codec:
+                made += self.rest()
+            inside = part.first <= header.base_offset and header.last_offset < part.stop
+            whole = inside and part.offset_header is None and keeps_its_records(header)
+            if whole and not small:
+                made.append(_whole(header, batch))
+                continue
+            alone = not self._run
+            self._codec = header.codec
+            cut = self._add(batch)
+            made += cut
+            self._as_it_was = _whole(header, batch) if whole and alone and not cut else None
+            if not small:
+                made += self.rest()
+        return made
+
+    def _add(self, batch: memoryview) -> list[Outgoing]:
+        part, made = self._part, list[Outgoing]()
+        for record in raw_records(batch):
+            if not part.first <= record.offset < part.stop:
+                continue
+            if part.offset_header is not None:
+                record = with_header(record, part.offset_header, str(record.offset).encode())
+            if self._run and self._size + len(record.body) > ANEW_BYTES:
+                self._as_it_was = None
+                made += self.rest()
+            self._run.append(record)
+            self._size += len(record.body)
+        return made
+
+    def rest(self) -> list[Outgoing]:
+        """What is not complete yet, as it is."""
+        run, self._run, self._size = self._run, [], 0
+        as_it_was, self._as_it_was = self._as_it_was, None
+        if not run:
+            return []
+        if as_it_was is not None:
+            return [as_it_was]
+        latest = max(record.timestamp for record in run)
+        return [Outgoing(build(run, self._codec), len(run), run[0].offset, run[-1].offset + 1, latest)]
 
 
-def _anew(header: BatchHeader, batch: memoryview, part: Part) -> Iterator[Outgoing]:
-    run: list[RawRecord] = []
-    size = 0
-    for record in raw_records(batch):
-        if not part.first <= record.offset < part.stop:
-            continue
-        if part.offset_header is not None:
-            record = with_header(record, part.offset_header, str(record.offset).encode())
-        if run and size + len(record.body) > ANEW_BYTES:
-            yield _built(run, header.codec)
-            run, size = [], 0
-        run.append(record)
-        size += len(record.body)
-    if run:
-        yield _built(run, header.codec)
-
-
-def _built(run: list[RawRecord], codec: int) -> Outgoing:
-    latest = max(record.timestamp for record in run)
-    return Outgoing(build(run, codec), len(run), run[0].offset, run[-1].offset + 1, latest)
+def _whole(header: BatchHeader, batch: memoryview) -> Outgoing:
+    sent = as_produced(batch, header)
+    return Outgoing(sent, header.record_count, header.base_offset, header.next_offset, header.max_timestamp)

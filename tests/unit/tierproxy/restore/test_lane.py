@@ -16,6 +16,7 @@ from tierproxy.archive.library import Library
 from tierproxy.archive.store_file import FileStore
 from tierproxy.clock import ManualClock, SystemClock
 from tierproxy.errors import TierproxyError
+from tierproxy.restore import outgoing
 from tierproxy.restore.lane import Lane, Pace, Shared
 from tierproxy.restore.state import Progress, State
 from tierproxy.restore.target import Target
@@ -23,6 +24,12 @@ from tierproxy.upstream import TopicPartition
 
 T0 = TopicPartition("copy", 0)
 VALUES = [b"%d" % n for n in range(40)]
+
+
+@pytest.fixture(autouse=True)
+def batches_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small they are."""
+    monkeypatch.setattr(outgoing, "SMALL_BYTES", 0)
 
 
 @pytest.fixture

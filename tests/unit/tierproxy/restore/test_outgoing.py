@@ -47,6 +47,13 @@ def archive(tmp_path: Path) -> Archive:
     return archive.save()
 
 
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No batch is small enough to be put together with others."""
+    monkeypatch.setattr(module, "SMALL_BYTES", 0)
+
+
+@pytest.mark.usefixtures("one_by_one")
 def test_data_alone_is_sent_and_as_it_was(archive: Archive) -> None:
     sent = prepared(archive, Part(0, 12))
     assert values(sent) == [[b"a", b"b"], [b"committed"], [b"c", b"d", b"e"], [F, G, H]]
@@ -59,6 +66,15 @@ def test_data_alone_is_sent_and_as_it_was(archive: Archive) -> None:
         assert (header.is_transactional, header.producer_id) == (False, -1)
 
 
+def test_small_batches_become_one(archive: Archive) -> None:
+    sent = prepared(archive, Part(0, 12))
+    assert values(sent) == [[b"a", b"b", b"committed", b"c", b"d", b"e"], [F, G, H]]  # those with another codec apart
+    assert spans(sent) == [(0, 9, 6), (9, 12, 3)]
+    assert sent[1].batch[61:] == batch(9, [F, G, H], codec=4)[61:], "alone, it stays as it was"
+    assert [r.timestamp for r in decode_records(bytes(sent[0].batch))] == [TIME + n for n in (0, 1, 4, 6, 7, 8)]
+
+
+@pytest.mark.usefixtures("one_by_one")
 @pytest.mark.parametrize(
     ("first", "stop", "expected"),
     [
@@ -74,13 +90,21 @@ def test_at_the_borders_of_a_range_batches_are_cut(
     assert values(prepared(archive, Part(first, stop))) == expected
 
 
-def test_who_goes_on_anywhere_gets_the_same_batches(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ANEW_BYTES", 12)  # so that those written anew are cut in two
-    for header in (None, "was"):
-        everything = prepared(archive, Part(0, 12, header))
-        assert header is None or len(everything) > 4
-        for number, each in enumerate(everything):
-            assert prepared(archive, Part(each.next_offset, 12, header)) == everything[number + 1 :]
+@pytest.mark.parametrize("small", [0, 150, 8192])
+@pytest.mark.parametrize("anew", [1, 12, 40, 700])
+@pytest.mark.parametrize("header", [None, "was"])
+def test_who_goes_on_anywhere_gets_the_same_batches(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, small: int, anew: int, header: str | None
+) -> None:
+    monkeypatch.setattr(module, "SMALL_BYTES", small)
+    monkeypatch.setattr(module, "ANEW_BYTES", anew)
+    everything = prepared(archive, Part(0, 12, header))
+    sent = [value for each in values(everything) for value in each]
+    assert sent == [b"a", b"b", b"committed", b"c", b"d", b"e", F, G, H]
+    for number, each in enumerate(everything):
+        rest = prepared(archive, Part(each.next_offset, 12, header))
+        assert spans(rest) == spans(everything[number + 1 :])
+        assert values(rest) == values(everything[number + 1 :])
 
 
 def test_old_offsets_go_into_a_header(archive: Archive) -> None:
