@@ -168,6 +168,17 @@ def test_a_time_range_and_old_offsets_as_headers(
     assert_same(renumbered(expected), got)
 
 
+def test_one_partition_into_a_topic_with_all_of_them(
+    stage: Stage, proxied: Proxy, archived: tuple[str, Log], tmp_path: Path
+) -> None:
+    topic, log = archived
+    restore(proxied, topic, "restored.one", tmp_path, "--partition", "3")
+    assert admin.latest(stage.broker, "restored.one", len(CODECS)) == {p: len(log[3]) * (p == 3) for p in PARTITIONS}
+    restore(proxied, topic, "restored.one", tmp_path, "--partition", "1")
+    expected = renumbered({p: log[p] for p in (1, 3)})
+    assert_same(expected, READERS["kafka-python"](stage.broker, "restored.one", expected))
+
+
 def test_times_that_the_broker_set_stay(stage: Stage, proxied: Proxy, tmp_path: Path) -> None:
     topic = "kept.append-time"
     admin.create_topic(stage.broker, topic, 1, message_timestamp_type="LogAppendTime", internal_segment_bytes=65_536)

@@ -108,6 +108,7 @@ def restore(
     cluster = load_target(target if target is not None else addresses)
     asked = Asked(
         options=tuple(None if each is None else str(each) for each in (start, end, partition, offset_header)),
+        partition=partition,
         offset_header=offset_header,
         topic_settings=topic_config,
         resume=resume,
@@ -118,7 +119,7 @@ def restore(
         brokers = _connect(cluster)
         try:
             await brokers.start()
-            jobs = [await _job(brokers, topic, start, end, rename, asked) for topic in _topics(shelves)]
+            jobs = [await _job(brokers, topic, partition, start, end, rename, asked) for topic in _topics(shelves)]
             _check_names(jobs, rename)
             faults = [f"{job.name}: {fault}" for job in jobs for fault in await job.look()]
             if dry_run:
@@ -131,7 +132,7 @@ def restore(
         finally:
             await brokers.close()
 
-    jobs = asyncio.run(with_shelves(config, archive_name, topics, partition, work))
+    jobs = asyncio.run(with_shelves(config, archive_name, topics, None, work))
     if not dry_run:
         _show_result(jobs, as_json)
 
@@ -149,18 +150,23 @@ def _topics(shelves: list[Shelf]) -> list[list[Shelf]]:
 async def _job(
     brokers: Target,
     shelves: Sequence[Shelf],
+    partition: int | None,
     start: Place | None,
     end: Place | None,
     rename: dict[str, str],
     asked: Asked,
 ) -> Job:
+    """All partitions are looked at, also where only one is wanted: the target is to have as many."""
+    topic = shelves[0].pid.topic
+    wanted = [shelf for shelf in shelves if partition in (None, shelf.pid.partition)]
+    if not wanted:
+        raise TierproxyError(f"nothing of {topic}, partition {partition}, is archived")
     sources = []
-    for shelf in shelves:
+    for shelf in wanted:
         if shelf.manifest is None:
             raise TierproxyError(f"{shelf.pid}: {shelf.problem}")
         first, stop = await offsets_between(shelf.library, shelf.manifest, start, end)
         sources.append(await measured(shelf.library, shelf.manifest, first, stop))
-    topic = shelves[0].pid.topic
     partitions = max(shelf.pid.partition for shelf in shelves) + 1
     return Job(brokers, rename.get(topic, topic), sources, partitions, asked, SystemClock())
 

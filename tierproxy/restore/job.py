@@ -23,6 +23,8 @@ class Asked:
     """What is to be done, for every topic alike. `options` are those that say what is restored, as text."""
 
     options: tuple[str | None, ...]
+    partition: int | None
+    """The only one that is wanted; then others may be restored into the same topic by runs of their own."""
     offset_header: str | None
     topic_settings: Mapping[str, str]
     resume: bool
@@ -94,7 +96,8 @@ class Job:
     def file(self) -> Path:
         """Where the state is."""
         cluster = self._target.view.cluster_id or "unknown"
-        return state_file(self._asked.state_folder, self.topic, self.name, cluster)
+        only = "" if self._asked.partition is None else f"-{self._asked.partition}"
+        return state_file(self._asked.state_folder, f"{self.topic}{only}", self.name, cluster)
 
     async def look(self) -> list[str]:
         """What stands in the way of it, before anything is changed; an earlier run's state is taken up."""

@@ -55,8 +55,8 @@ class State:
         return all(progress.done for progress in self.partitions.values())
 
 
-def state_file(folder: Path, topic: str, target_topic: str, target_cluster: str) -> Path:
-    return folder / f"restore-{topic}-to-{target_topic}-at-{target_cluster}.json"
+def state_file(folder: Path, what: str, target_topic: str, target_cluster: str) -> Path:
+    return folder / f"restore-{what}-to-{target_topic}-at-{target_cluster}.json"
 
 
 def save(file: Path, state: State) -> None:
