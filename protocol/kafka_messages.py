@@ -29,8 +29,10 @@ def decode_response(message_class: Any, payload: Buffer, version: int) -> Any:
     return decode(message_class, payload, response_body_at(message_class.API_KEY, version, payload), version)
 
 
-def decode(message_class: Any, payload: Buffer, pos: int, version: int) -> Any:
-    """Decode the message that fills `payload` from `pos` to its end. Raises MalformedError.
+def decode(message_class: Any, payload: Buffer, pos: int, version: int, *, more: bool = False) -> Any:
+    """Decode the message that fills `payload` from `pos` to its end; with `more`, others may follow.
+
+    Raises MalformedError.
 
     `decode()` hides where it stopped, which is the only way to notice bytes that are left over or missing at
     the very end. The compiled decoder underneath returns it.
@@ -43,7 +45,7 @@ def decode(message_class: Any, payload: Buffer, pos: int, version: int) -> Any:
         message, end = compiled(memoryview(payload), pos)
     except (IndexError, struct.error, TypeError, ValueError, OverflowError, MemoryError, AssertionError) as error:
         raise MalformedError(f"{message_class.name} v{version}: {error}") from error
-    if end != len(payload):
+    if end != len(payload) and not (more and end < len(payload)):
         kind = "bytes are missing at the end" if end > len(payload) else "bytes are left over"
         raise MalformedError(f"{message_class.name} v{version}: {abs(len(payload) - end)} {kind}")
     return message

@@ -53,10 +53,10 @@ def decode_records(batch: Buffer, max_bytes: int = MAX_PLAIN_BYTES) -> list[Reco
 
     Headers' keys that are no UTF-8 get replacement characters, as Kafka's own client gives them.
     """
-    header, plain = _open(batch, max_bytes)
+    header, plain = open_records(batch, max_bytes)
     cursor = Cursor(plain)
     records = []
-    for end, timestamp, offset in _walk(cursor, header):
+    for end, timestamp, offset in walk_records(cursor, header):
         key = _blob(cursor)
         value = _blob(cursor)
         record = Record(offset, timestamp, key, value)
@@ -77,16 +77,17 @@ def first_record_at(
 
     None if there is none; MalformedError. With log append time every record has the batch's max_timestamp.
     """
-    header, plain = _open(batch, max_bytes)
+    header, plain = open_records(batch, max_bytes)
     cursor = Cursor(plain)
-    for end, time, offset in _walk(cursor, header):
+    for end, time, offset in walk_records(cursor, header):
         if offset >= min_offset and time >= timestamp:
             return offset, time
         cursor.pos = end
     return None
 
 
-def _open(batch: Buffer, max_bytes: int) -> tuple[BatchHeader, bytes | memoryview]:
+def open_records(batch: Buffer, max_bytes: int = MAX_PLAIN_BYTES) -> tuple[BatchHeader, bytes | memoryview]:
+    """The header of one whole batch and its records' bytes, decompressed; MalformedError."""
     header = read_batch_header(batch)
     if header is None or header.size != len(batch):
         raise MalformedError(f"{len(batch)} bytes are not one whole batch")
@@ -103,7 +104,7 @@ def _open(batch: Buffer, max_bytes: int) -> tuple[BatchHeader, bytes | memoryvie
     return header, plain
 
 
-def _walk(cursor: Cursor, header: BatchHeader) -> Iterator[tuple[int, int, int]]:
+def walk_records(cursor: Cursor, header: BatchHeader) -> Iterator[tuple[int, int, int]]:
     """For each record (where it ends, timestamp, offset). The cursor stands at its key; move it to the end."""
     if header.record_count * _LEAST_RECORD > cursor.end:
         raise MalformedError(f"{header.record_count} records can't be in {cursor.end} bytes")

@@ -8,6 +8,8 @@ import contextlib
 import logging
 import resource
 import signal
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import uvloop
@@ -50,13 +52,22 @@ FILES_EVERY = 1.0
 """Seconds between two looks at the files of certificates."""
 
 
-def run(config: Config) -> None:
+Surroundings = Callable[[Config], AbstractAsyncContextManager[Config]]
+"""What must be there before the parts are, and the configuration that they get then."""
+
+
+def run(config: Config, surroundings: Surroundings = contextlib.nullcontext) -> None:
     """Run gateway and archiver until SIGTERM or SIGINT; returns after a clean stop.
 
     Raises TierproxyError when it can't start at all (a port is taken, the archive is another cluster's).
     """
     _make_room(config.limits.connections)
-    uvloop.run(App(config, SystemClock()).run())
+    uvloop.run(_run(config, surroundings))
+
+
+async def _run(config: Config, surroundings: Surroundings) -> None:
+    async with surroundings(config) as changed:
+        await App(changed, SystemClock()).run()
 
 
 def _make_room(connections: int) -> None:

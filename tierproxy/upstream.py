@@ -374,15 +374,20 @@ class Cluster:
         return answers
 
     async def ask_any(
-        self, key: ApiKey, encode: Callable[[int], bytes], decode: Callable[[bytearray, int], Said]
+        self,
+        key: ApiKey,
+        encode: Callable[[int], bytes],
+        decode: Callable[[bytearray, int], Said],
+        versions: tuple[int, int] | None = None,
     ) -> Said:
         """What the first broker that answers says; those with an open connection are asked first."""
+        first, last = versions or codec.CODEC_VERSIONS[key]
         addresses = dict.fromkeys([*self.view.brokers.values(), *self._bootstrap])
         reasons = []
         for address in sorted(addresses, key=lambda each: not self._connections.has(each, CONTROL)):
             try:
                 connection = await self._connections.to(address, CONTROL)
-                version = connection.codec_version(key)
+                version = connection.version_of(key, first, last)
                 payload = await connection.request(key, version, encode(version), REQUEST_TIMEOUT)
                 return _decoded(connection, decode, payload, version)
             except Unreachable as error:

@@ -45,6 +45,8 @@ class Proxy:
         self.archive = directory / "archive"
         self.config_file = directory / "tierproxy.yaml"
         self.process: Process | None = None
+        self.options: list[str] = []
+        """Of `tierproxy serve`, besides the configuration."""
         (directory / "spool").mkdir(parents=True, exist_ok=True)
         self.write_config(
             {
@@ -76,7 +78,7 @@ class Proxy:
         """Starts it and, unless told otherwise, waits until `/ready` says yes."""
         self.process = Process(
             "tierproxy",
-            [sys.executable, "-m", "tierproxy", "serve", "--config", self.config_file],
+            [sys.executable, "-m", "tierproxy", "serve", "--config", self.config_file, *self.options],
             log=self.directory / "tierproxy.log",
             cwd=PROJECT,
         )

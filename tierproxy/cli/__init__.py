@@ -1,4 +1,4 @@
-"""The command line: `tierproxy serve | check | schema | archive ls|verify|cat`."""
+"""The command line: `tierproxy serve | check | schema | restore | archive ls|verify|cat|export`."""
 
 from tierproxy.cli.main import main
 

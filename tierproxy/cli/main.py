@@ -1,7 +1,8 @@
-"""The commands: serve, check, schema, archive."""
+"""The commands: serve, check, schema, archive, restore."""
 
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from tierproxy.cli.archive import archive
 from tierproxy.cli.check import run_check
 from tierproxy.cli.common import WRONG, Cli, config_option, json_option, read_config
 from tierproxy.cli.output import print_json
+from tierproxy.cli.restore import restore
 from tierproxy.config import json_schema, warnings
 from tierproxy.telemetry import setup_logging
 
@@ -25,15 +27,31 @@ def main() -> None:
 
 @main.command()
 @config_option
-def serve(config_file: Path) -> None:
+@click.option(
+    "--from-archive",
+    is_flag=True,
+    help="Serve what is archived without any broker, to whoever connects: for when the cluster is gone.",
+)
+@click.option(
+    "--host",
+    metavar="HOST",
+    help="With --from-archive: listen here instead of on 127.0.0.1, and advertise listen.advertised_host.",
+)
+def serve(config_file: Path, from_archive: bool, host: str | None) -> None:
     """Run gateway and archiver until SIGTERM or SIGINT."""
-    from tierproxy.app import run  # the other commands need none of it
+    from tierproxy.alone import alone  # the other commands need none of it
+    from tierproxy.app import run
 
+    if host is not None and not from_archive:
+        raise click.UsageError("--host goes with --from-archive; else listen.host says where to listen")
     config = read_config(config_file)
     setup_logging(config.log.level, config.log.format)
     for fault in warnings(config):
         log.warning("configuration: %s", fault)
-    run(config)
+    if from_archive:
+        run(config, partial(alone, host=host))
+    else:
+        run(config)
 
 
 @main.command()
@@ -51,3 +69,4 @@ def schema() -> None:
 
 
 main.add_command(archive)
+main.add_command(restore)

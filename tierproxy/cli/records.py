@@ -1,4 +1,4 @@
-"""`tierproxy archive cat`: records straight from segments, without a broker."""
+"""`tierproxy archive cat` and `export`: records straight from segments, without a broker."""
 
 import asyncio
 import base64
@@ -6,57 +6,43 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
-from protocol.batches import CONTROL_ABORT, control_kind, walk
 from protocol.records import Record, decode_records
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Manifest
-from tierproxy.archive.segment_index import Chunk, SegmentIndex, decompress_chunk
+from tierproxy.archive.walk import Shown, Stretch, stretches
 
 
-async def read_records(library: Library, manifest: Manifest, offset: int, *, committed: bool) -> AsyncIterator[Record]:
-    """Records from `offset` on in offset order; with `committed` those of aborted transactions are left out.
+async def read_records(
+    library: Library, manifest: Manifest, offset: int, *, committed: bool, end: int | None = None
+) -> AsyncIterator[Record]:
+    """Records from `offset` on, below `end`, in offset order; with `committed` those of aborted transactions are left
+    out.
 
     Raises errors of the store and FormatError.
     """
-    at = max(offset, manifest.start_offset)
-    async for entry in library.segments(manifest, at):
-        key = library.segment_key(manifest.pid, entry)
-        index = await library.load_index(manifest.pid, entry)
-        picker = _Picker(index, at, committed)
-        first_chunk = index.chunk_at(at)
-        for chunk in index.chunks[first_chunk:] if first_chunk is not None else ():
-            end = chunk.position + chunk.stored_size
-            stored = await library.store.get_range(key, chunk.position, end)
-            for record in await asyncio.to_thread(picker.pick, stored, chunk):
-                yield record
+    async for records, _ in record_runs(library, manifest, offset, committed=committed, end=end):
+        for record in records:
+            yield record
 
 
-class _Picker:
-    """Leaves out what a consumer would: control batches, aborted transactions, records below the start.
+async def record_runs(
+    library: Library, manifest: Manifest, offset: int, *, committed: bool, end: int | None = None
+) -> AsyncIterator[tuple[list[Record], int]]:
+    """As read_records, a list for each read, with the bytes of batches that were read for it."""
+    stop = manifest.end_offset if end is None else end
+    segment: str | None = None
+    async for stretch in stretches(library, manifest, offset, stop):
+        if segment != stretch.entry.key_name:
+            segment, shown = stretch.entry.key_name, Shown(stretch.index, offset, committed=committed)
+        yield await asyncio.to_thread(_pick, stretch, shown, offset, stop), stretch.plain_size
 
-    Aborted transactions are followed as Kafka's consumer does it (CompletedFetch.nextFetchedRecord): a
-    producer counts as aborted from its listed first offset to its abort marker.
-    """
 
-    def __init__(self, index: SegmentIndex, offset: int, committed: bool) -> None:
-        self._offset = offset
-        listed = index.aborted_between(offset, index.last_offset) if committed else []
-        self._upcoming = sorted((first, producer) for producer, first in listed)
-        self._aborting: set[int] = set()
-
-    def pick(self, stored: bytes, chunk: Chunk) -> list[Record]:
-        picked: list[Record] = []
-        for header, batch in walk(memoryview(decompress_chunk(stored, chunk))):
-            while self._upcoming and self._upcoming[0][0] <= header.last_offset:
-                self._aborting.add(self._upcoming.pop(0)[1])
-            if header.is_control:
-                if control_kind(batch) == CONTROL_ABORT:
-                    self._aborting.discard(header.producer_id)
-            elif header.last_offset >= self._offset and not (
-                header.is_transactional and header.producer_id in self._aborting
-            ):
-                picked += [record for record in decode_records(batch) if record.offset >= self._offset]
-        return picked
+def _pick(stretch: Stretch, shown: Shown, start: int, end: int) -> list[Record]:
+    picked: list[Record] = []
+    for header, batch in stretch.batches():
+        if shown.is_data(header, batch):
+            picked += [record for record in decode_records(batch) if start <= record.offset < end]
+    return picked
 
 
 def record_json(topic: str, partition: int, record: Record) -> dict[str, Any]:

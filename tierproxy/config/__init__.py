@@ -5,7 +5,7 @@ source (text → values) → fields (kinds of values) → model (the tree) → r
 """
 
 from tierproxy.config.fields import HostPort
-from tierproxy.config.load import load_config, parse_config
+from tierproxy.config.load import load_config, load_target, parse_config
 from tierproxy.config.model import (
     AdminConfig,
     ArchiveConfig,
@@ -51,6 +51,7 @@ __all__ = [
     "TopicPolicy",
     "json_schema",
     "load_config",
+    "load_target",
     "parse_config",
     "warnings",
 ]

@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from tierproxy.config.fields import FROM_FILE, kind_of
 from tierproxy.config.files import take_in_files
-from tierproxy.config.model import SASL_SECRET_KEYS, SECRET_KEYS, Config
+from tierproxy.config.model import SASL_SECRET_KEYS, SECRET_KEYS, ClusterConfig, Config
 from tierproxy.config.rules import cross_check, did_you_mean
 from tierproxy.config.source import PathKeys, Source, parse_source, read_source
 from tierproxy.errors import ConfigError
@@ -29,6 +29,25 @@ def load_config(path: str | os.PathLike[str], environ: Mapping[str, str] | None 
 def parse_config(text: str, name: str = "config", environ: Mapping[str, str] | None = None) -> Config:
     """As `load_config`, of text that is already there."""
     return _finish(parse_source(text, name, os.environ if environ is None else environ), Path())
+
+
+def load_target(target: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> ClusterConfig:
+    """The `cluster` section of a file that is about another cluster than ours (a path, or text with line breaks or
+    braces); its name may be left out, and whatever else is in the file is nobody's business here.
+
+    Raises ConfigError.
+    """
+    surroundings = os.environ if environ is None else environ
+    if isinstance(target, str):
+        source, folder = parse_source(target, "--into", surroundings), Path()
+    else:
+        file = Path(target)
+        source, folder = read_source(file, surroundings), file.parent
+    cluster = source.data.get("cluster")
+    if isinstance(cluster, Mapping):
+        cluster = {"name": "target", **cluster}
+    source.data = {"cluster": cluster, "listen": {"advertised_host": "localhost"}}
+    return _finish(source, folder).cluster
 
 
 def _finish(source: Source, folder: Path) -> Config:

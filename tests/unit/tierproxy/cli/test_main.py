@@ -100,3 +100,32 @@ def test_a_reader_that_goes_away_is_no_crash(config: Path) -> None:
     )
     assert len(done.stdout) == 10
     assert "Traceback" not in done.stderr
+
+
+def test_an_archive_is_served_alone_only_where_there_is_one(config: Path) -> None:
+    result = CliRunner().invoke(main, ["serve", "--from-archive", "--config", str(config)])
+    assert result.exit_code == 1
+    assert "no archive in the configuration was ever written to" in result.stderr
+
+
+def test_where_to_listen_is_the_configurations_business_otherwise(config: Path) -> None:
+    result = CliRunner().invoke(main, ["serve", "--host", "0.0.0.0", "--config", str(config)])
+    assert result.exit_code == 2
+    assert "--host goes with --from-archive" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([], "give either --into HOST:PORT or --target FILE"),
+        (["--into", "new:9092", "--target", "x"], "give either"),
+        (["--into", "new"], "bootstrap"),
+        (["--into", "new:9092", "--rename", "t"], "must look like name=value"),
+        (["--into", "new:9092", "--rate", "0B"], "more than nothing"),
+        (["--into", "new:9092", "--rate", "fast"], "is not a size"),
+    ],
+)
+def test_a_restore_that_is_asked_for_wrongly(config: Path, more: list[str], said: str) -> None:
+    result = CliRunner().invoke(main, ["restore", "t", *more, "--config", str(config)])
+    assert result.exit_code == 2
+    assert said in result.stderr
