@@ -1,22 +1,13 @@
-"""Read and write the small and rare messages (`protocol.messages`); the only importer of `kafka.*`.
+"""Read and write the small and rare messages (`protocol.messages`), by kafka-python's classes (`kafka_messages`).
 
-kafka-python's message classes know every field of every version, but they are untyped, move fast, and let
-broken bytes through in several ways (3.0.12; tests/unit/protocol/test_codec.py pins what we lean on):
-
-- Bytes left over after the message are ignored, and a string that runs past the end is cut short in silence.
-  So we ask for the position where decoding stopped and compare it with the end.
-- Truncation surfaces as IndexError, struct.error, TypeError or ValueError, and tags inside tagged structures as
-  AssertionError. All become MalformedError.
-- The zero topic id is decoded as None.
-- Unknown tags are dropped on encoding. None of the messages that are encoded *again* here (ListOffsets and
-  DeleteRecords responses) has a tagged field in any version, so nothing is lost.
+None of the messages that are encoded *again* here (ListOffsets and DeleteRecords responses) has a tagged field in any
+version, so nothing is lost of those that kafka-python does not know. Those of groups are in `group_codec`.
 
 `payload` is a frame without its four size bytes. A *response* is handed in whole, with its header; of a
 *request* only the body, because its header was read already (`protocol.headers`). Versions outside
 `CODEC_VERSIONS` raise MalformedError: nobody may send them.
 """
 
-import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -25,7 +16,9 @@ from kafka.protocol import admin, consumer, metadata
 
 from protocol.apis import ApiKey, is_flexible
 from protocol.errors import ErrorCode, MalformedError
-from protocol.headers import response_body_at, response_header
+from protocol.group_codec import GROUP_VERSIONS
+from protocol.headers import response_header
+from protocol.kafka_messages import decode, decode_response, encode
 from protocol.messages import (
     NO_TOPIC_ID,
     DeleteAnswer,
@@ -48,8 +41,9 @@ CODEC_VERSIONS: Mapping[int, tuple[int, int]] = {
     ApiKey.DELETE_RECORDS: (0, 2),
     ApiKey.OFFSET_FOR_LEADER_EPOCH: (2, 4),  # v0-1 are inter-broker only
     ApiKey.DESCRIBE_CONFIGS: (1, 4),
+    **GROUP_VERSIONS,
 }
-"""First and last version that this module encodes and decodes, by API key."""
+"""First and last version that this module and `group_codec` encode and decode, by API key."""
 
 MAX_TOPICS = 50_000
 """Requests of clients about more topics are refused."""
@@ -63,7 +57,7 @@ RESOURCE_TOPIC = 2  # ConfigResource.Type.TOPIC
 def encode_api_versions_request(version: int, software_name: str, software_version: str) -> bytes:
     """Both texts must match `[a-zA-Z0-9](?:[a-zA-Z0-9\\-.]*[a-zA-Z0-9])?`, or the broker answers 42 (v3+)."""
     _check(ApiKey.API_VERSIONS, version)
-    return _encode(
+    return encode(
         metadata.ApiVersionsRequest(
             version=version, client_software_name=software_name, client_software_version=software_version
         ),
@@ -81,9 +75,7 @@ def decode_api_versions_response(payload: Buffer, version: int) -> tuple[int, di
         raise MalformedError("an ApiVersions response without an error code")
     error = int.from_bytes(payload[4:6], "big", signed=True)
     # The header has no tag section in any version, or an old client could not read the answer to a new one.
-    message = _decode(
-        metadata.ApiVersionsResponse, payload, 4, 0 if error == ErrorCode.UNSUPPORTED_VERSION else version
-    )
+    message = decode(metadata.ApiVersionsResponse, payload, 4, 0 if error == ErrorCode.UNSUPPORTED_VERSION else version)
     return error, {api.api_key: (api.min_version, api.max_version) for api in message.api_keys or ()}
 
 
@@ -96,7 +88,7 @@ def encode_metadata_request(version: int, topics: Sequence[str] | None) -> bytes
     asked = None
     if topics is not None:
         asked = [metadata.MetadataRequest.MetadataRequestTopic(version=version, name=name) for name in topics]
-    return _encode(metadata.MetadataRequest(version=version, topics=asked, allow_auto_topic_creation=False), version)
+    return encode(metadata.MetadataRequest(version=version, topics=asked, allow_auto_topic_creation=False), version)
 
 
 def decode_metadata_response(payload: Buffer, version: int) -> Metadata:
@@ -106,7 +98,7 @@ def decode_metadata_response(payload: Buffer, version: int) -> Metadata:
     brokers.
     """
     _check(ApiKey.METADATA, version)
-    message = _decode_response(metadata.MetadataResponse, payload, version)
+    message = decode_response(metadata.MetadataResponse, payload, version)
     return Metadata(
         cluster_id=message.cluster_id,
         controller=message.controller_id,
@@ -148,7 +140,7 @@ def encode_list_offsets_request(version: int, isolation: int, partitions: Iterab
         )
         for name, group in groupby(partitions, key=lambda each: each[0])
     ]
-    return _encode(
+    return encode(
         consumer.ListOffsetsRequest(
             version=version, replica_id=-1, isolation_level=isolation, topics=topics, timeout_ms=0
         ),
@@ -160,7 +152,7 @@ def decode_list_offsets_request(body: Buffer, version: int) -> ListOffsetsReques
     """`body` is the request after its header."""
     _check(ApiKey.LIST_OFFSETS, version)
     _check_topics(ApiKey.LIST_OFFSETS, version, body, 5 if version >= 2 else 4)
-    message = _decode(consumer.ListOffsetsRequest, body, 0, version)
+    message = decode(consumer.ListOffsetsRequest, body, 0, version)
     return ListOffsetsRequest(
         isolation=message.isolation_level if version >= 2 else 0,
         partitions=[
@@ -171,7 +163,7 @@ def decode_list_offsets_request(body: Buffer, version: int) -> ListOffsetsReques
 
 def decode_list_offsets_response(payload: Buffer, version: int) -> ListOffsetsResponse:
     _check(ApiKey.LIST_OFFSETS, version)
-    message = _decode_response(consumer.ListOffsetsResponse, payload, version)
+    message = decode_response(consumer.ListOffsetsResponse, payload, version)
     return ListOffsetsResponse(
         throttle_ms=message.throttle_time_ms if version >= 2 else 0,
         partitions=[
@@ -204,7 +196,7 @@ def encode_list_offsets_response(response: ListOffsetsResponse, version: int, co
         for name, group in groupby(response.partitions, key=lambda each: each.topic)
     ]
     message = consumer.ListOffsetsResponse(version=version, throttle_time_ms=response.throttle_ms, topics=topics)
-    return response_header(ApiKey.LIST_OFFSETS, version, correlation_id) + _encode(message, version)
+    return response_header(ApiKey.LIST_OFFSETS, version, correlation_id) + encode(message, version)
 
 
 # ---- DeleteRecords -----------------------------------------------------------------------------------------
@@ -225,14 +217,14 @@ def encode_delete_records_request(version: int, timeout_ms: int, partitions: Ite
         )
         for name, group in groupby(partitions, key=lambda each: each[0])
     ]
-    return _encode(admin.DeleteRecordsRequest(version=version, topics=topics, timeout_ms=timeout_ms), version)
+    return encode(admin.DeleteRecordsRequest(version=version, topics=topics, timeout_ms=timeout_ms), version)
 
 
 def decode_delete_records_request(body: Buffer, version: int) -> DeleteRecordsRequest:
     """`body` is the request after its header."""
     _check(ApiKey.DELETE_RECORDS, version)
     _check_topics(ApiKey.DELETE_RECORDS, version, body, 0)
-    message = _decode(admin.DeleteRecordsRequest, body, 0, version)
+    message = decode(admin.DeleteRecordsRequest, body, 0, version)
     return DeleteRecordsRequest(
         timeout_ms=message.timeout_ms,
         partitions=[(name, part.partition_index, part.offset) for name, part in _each(message.topics, "DeleteRecords")],
@@ -241,7 +233,7 @@ def decode_delete_records_request(body: Buffer, version: int) -> DeleteRecordsRe
 
 def decode_delete_records_response(payload: Buffer, version: int) -> DeleteRecordsResponse:
     _check(ApiKey.DELETE_RECORDS, version)
-    message = _decode_response(admin.DeleteRecordsResponse, payload, version)
+    message = decode_response(admin.DeleteRecordsResponse, payload, version)
     return DeleteRecordsResponse(
         throttle_ms=message.throttle_time_ms,
         partitions=[
@@ -272,7 +264,7 @@ def encode_delete_records_response(response: DeleteRecordsResponse, version: int
         for name, group in groupby(response.partitions, key=lambda each: each.topic)
     ]
     message = admin.DeleteRecordsResponse(version=version, throttle_time_ms=response.throttle_ms, topics=topics)
-    return response_header(ApiKey.DELETE_RECORDS, version, correlation_id) + _encode(message, version)
+    return response_header(ApiKey.DELETE_RECORDS, version, correlation_id) + encode(message, version)
 
 
 # ---- OffsetForLeaderEpoch ----------------------------------------------------------------------------------
@@ -295,13 +287,13 @@ def encode_epoch_ends_request(version: int, partitions: Iterable[tuple[str, int,
         )
         for name, group in groupby(partitions, key=lambda each: each[0])
     ]
-    return _encode(consumer.OffsetForLeaderEpochRequest(version=version, replica_id=-1, topics=topics), version)
+    return encode(consumer.OffsetForLeaderEpochRequest(version=version, replica_id=-1, topics=topics), version)
 
 
 def decode_epoch_ends_response(payload: Buffer, version: int) -> list[EpochEnd]:
     """leader_epoch and end_offset are -1 where the broker has nothing for the asked epoch."""
     _check(ApiKey.OFFSET_FOR_LEADER_EPOCH, version)
-    message = _decode_response(consumer.OffsetForLeaderEpochResponse, payload, version)
+    message = decode_response(consumer.OffsetForLeaderEpochResponse, payload, version)
     return [
         EpochEnd(topic.topic, part.partition, part.error_code, part.leader_epoch, part.end_offset)
         for topic in message.topics or ()
@@ -320,13 +312,13 @@ def encode_topic_configs_request(version: int, topics: Iterable[str]) -> bytes:
         )
         for topic in topics
     ]
-    return _encode(admin.DescribeConfigsRequest(version=version, resources=resources), version)
+    return encode(admin.DescribeConfigsRequest(version=version, resources=resources), version)
 
 
 def decode_topic_configs_response(payload: Buffer, version: int) -> dict[str, tuple[int, dict[str, str]]]:
     """{topic: (error, {setting: value})}; settings without a value (secrets) are left out."""
     _check(ApiKey.DESCRIBE_CONFIGS, version)
-    message = _decode_response(admin.DescribeConfigsResponse, payload, version)
+    message = decode_response(admin.DescribeConfigsResponse, payload, version)
     return {
         result.resource_name: (
             result.error_code,
@@ -352,34 +344,6 @@ def _check_topics(key: int, version: int, body: Buffer, pos: int) -> None:
     topics = cur.compact_array_len(nullable=True) if is_flexible(key, version) else cur.array_len(nullable=True)
     if topics > MAX_TOPICS:
         raise MalformedError(f"a request of API {key} about {topics} topics")
-
-
-def _encode(message: Any, version: int) -> bytes:
-    return bytes(message.encode(version=version))
-
-
-def _decode_response(message_class: Any, payload: Buffer, version: int) -> Any:
-    return _decode(message_class, payload, response_body_at(message_class.API_KEY, version, payload), version)
-
-
-def _decode(message_class: Any, payload: Buffer, pos: int, version: int) -> Any:
-    """Decode the message that fills `payload` from `pos` to its end.
-
-    `decode()` hides where it stopped, which is the only way to notice bytes that are left over or missing at
-    the very end. The compiled decoder underneath returns it.
-    """
-    flexible = message_class.flexible_version_q(version)
-    decode = message_class._struct.compiled_decode_from(
-        version, compact=flexible, tagged=flexible, data_class=message_class[None]
-    )
-    try:
-        message, end = decode(memoryview(payload), pos)
-    except (IndexError, struct.error, TypeError, ValueError, OverflowError, MemoryError, AssertionError) as error:
-        raise MalformedError(f"{message_class.name} v{version}: {error}") from error
-    if end != len(payload):
-        kind = "bytes are missing at the end" if end > len(payload) else "bytes are left over"
-        raise MalformedError(f"{message_class.name} v{version}: {abs(len(payload) - end)} {kind}")
-    return message
 
 
 def _each(topics: Any, what: str) -> Iterator[tuple[str, Any]]:
