@@ -16,7 +16,7 @@ from protocol.wire import Buffer
 
 GROUP_VERSIONS: Mapping[int, tuple[int, int]] = {
     ApiKey.FIND_COORDINATOR: (1, 6),
-    ApiKey.JOIN_GROUP: (2, 9),  # 2: the lowest that Kafka 4 takes; 9: the leader may be told to assign nothing
+    ApiKey.JOIN_GROUP: (2, 9),  # 2: the lowest that Kafka 4 takes
     ApiKey.SYNC_GROUP: (1, 5),
     ApiKey.HEARTBEAT: (1, 4),
     ApiKey.LEAVE_GROUP: (1, 5),
@@ -35,15 +35,13 @@ class CoordinatorAnswer:
 @dataclass(frozen=True, slots=True)
 class JoinAnswer:
     """`member_id` is ours; with error MEMBER_ID_REQUIRED the one to come back with. `members` (id and the bytes that
-    each joined with) are for the leader alone. `skip_assignment`: the group has one already (static members; v9)."""
+    each joined with) are for the leader alone."""
 
     error: int
     generation: int
-    protocol: str | None
     leader: str
     member_id: str
     members: tuple[tuple[str, bytes], ...]
-    skip_assignment: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +103,9 @@ def decode_join_response(payload: Buffer, version: int) -> JoinAnswer:
     return JoinAnswer(
         error=message.error_code,
         generation=message.generation_id,
-        protocol=message.protocol_name,
         leader=message.leader,
         member_id=message.member_id,
         members=tuple((member.member_id, bytes(member.metadata or b"")) for member in message.members or ()),
-        skip_assignment=bool(message.skip_assignment) if version >= 9 else False,
     )
 
 

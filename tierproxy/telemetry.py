@@ -38,6 +38,10 @@ PARTITIONS_ARCHIVED = Gauge("tierproxy_partitions_archived", "Partitions that th
 PARTITIONS_STOPPED = Gauge(
     "tierproxy_partitions_stopped", "Partitions that are not archived any further until a person has looked"
 )
+PARTITIONS_ASSIGNED = Gauge(
+    "tierproxy_group_partitions_assigned", "Partitions that the archivers' group last gave to this process"
+)
+REBALANCES = Counter("tierproxy_group_rebalances", "Times the archivers' group gave this process its share")
 SEGMENTS_ARCHIVED = Counter("tierproxy_segments_archived", "Segments stored, read back and committed")
 ARCHIVED_BYTES = Counter("tierproxy_archived_bytes", "Bytes of log in committed segments")
 ARCHIVED_STORED_BYTES = Counter("tierproxy_archived_stored_bytes", "Bytes that committed segments take in archives")

@@ -13,8 +13,8 @@ is none).
 DeleteRecords alone is never repeated here: it goes by name, and the fresh metadata may show that the name means another
 topic by now.
 
-Fetches and DeleteRecords have connections of their own, so that neither a long poll nor waiting for followers holds up
-anything else.
+Fetches, DeleteRecords and the archivers' group have connections of their own, so that neither a long poll nor waiting
+for followers or members holds up anything else.
 """
 
 import asyncio
@@ -94,6 +94,7 @@ _TRY_AGAIN = frozenset(
 CONTROL = "control"
 FETCH = "fetch"
 TRIM = "trim"
+GROUP = "group"
 
 
 class HasError(Protocol):
@@ -132,7 +133,7 @@ class Cluster:
         Topics that do not exist are absent from it. Raises Unreachable.
         """
         asked = None if topics is None else list(topics)
-        answer = await self._ask_any(
+        answer = await self.ask_any(
             ApiKey.METADATA,
             lambda version: codec.encode_metadata_request(version, asked),
             codec.decode_metadata_response,
@@ -146,7 +147,7 @@ class Cluster:
         names = list(topics)
         found: dict[str, dict[str, str]] = {}
         for at in range(0, len(names), CONFIGS_PER_REQUEST):
-            answer = await self._ask_any(
+            answer = await self.ask_any(
                 ApiKey.DESCRIBE_CONFIGS,
                 partial(codec.encode_topic_configs_request, topics=names[at : at + CONFIGS_PER_REQUEST]),
                 codec.decode_topic_configs_response,
@@ -319,10 +320,9 @@ class Cluster:
 
             async def ask(node_id: int, part: Mapping[TopicPartition, Question]) -> None:
                 try:
-                    connection = await self._connections.to(self._address(node_id), purpose)
-                    version = connection.codec_version(key)
-                    payload = await connection.request(key, version, encode(version, part), timeout)
-                    said = _decoded(connection, decode, payload, version)
+                    said = await self.ask_broker(
+                        node_id, key, lambda version: encode(version, part), decode, timeout, purpose
+                    )
                 except Unreachable:  # the connection has logged it
                     answers.update((tp, failed(ErrorCode.NETWORK_EXCEPTION)) for tp in part)
                     return
@@ -339,7 +339,7 @@ class Cluster:
                 break
         return answers
 
-    async def _ask_any(
+    async def ask_any(
         self, key: ApiKey, encode: Callable[[int], bytes], decode: Callable[[bytearray, int], Said]
     ) -> Said:
         """What the first broker that answers says; those with an open connection are asked first."""
@@ -354,6 +354,21 @@ class Cluster:
             except Unreachable as error:
                 reasons.append(str(error))
         raise Unreachable("no broker can be reached: " + "; ".join(reasons))
+
+    async def ask_broker(
+        self,
+        node_id: int,
+        key: ApiKey,
+        encode: Callable[[int], bytes],
+        decode: Callable[[bytearray, int], Said],
+        timeout: float = REQUEST_TIMEOUT,
+        purpose: str = CONTROL,
+    ) -> Said:
+        """What one broker says, on its connection for `purpose`. Raises Unreachable, UnsupportedBroker."""
+        connection = await self._connections.to(self._address(node_id), purpose)
+        version = connection.codec_version(key)
+        payload = await connection.request(key, version, encode(version), timeout)
+        return _decoded(connection, decode, payload, version)
 
     def _address(self, node_id: int) -> Address:
         address = self.view.brokers.get(node_id)

@@ -138,6 +138,27 @@ def _archive_name(value: object) -> object:
     return value
 
 
+def _group_name(value: object) -> object:
+    if value is None or value == "none":
+        return None
+    if not isinstance(value, str) or not 1 <= len(value) <= 249:
+        raise ValueError(f"must be a group's name of at most 249 characters, or none, not {kind_of(value)}")
+    if re.search(r"[\x00-\x1f\x7f]", value) or re.sub(r"\{cluster\}", "", value).count("{"):
+        raise ValueError(f"{value!r} can't be a group's name; {{cluster}} stands for cluster.name")
+    return value
+
+
+def _rate(value: object, info: ValidationInfo) -> object:
+    if value is None or value == "none":
+        return None
+    if isinstance(value, str):
+        value = value.strip().removesuffix("/s")
+    rate = _with_unit(value, info, parse_size, "50MiB/s")
+    if isinstance(rate, int) and rate < 1024:
+        raise ValueError("must be at least 1KiB/s; without a limit, write none")
+    return rate
+
+
 def _cluster_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
         raise ValueError(
@@ -219,6 +240,12 @@ ZstdLevel = Annotated[
     int,
     BeforeValidator(_compression),
     WithJsonSchema({"type": "string", "pattern": "^zstd(-[0-9]{1,2})?$", "examples": ["zstd-3"]}),
+]
+GroupName = Annotated[str | None, BeforeValidator(_group_name)]
+ByteRate = Annotated[
+    int | None,
+    BeforeValidator(_rate),
+    WithJsonSchema({"type": "string", "pattern": f"^none$|{SIZE_PATTERN}(/s)?$", "examples": ["50MiB/s", "none"]}),
 ]
 ArchiveName = Annotated[str | None, BeforeValidator(_archive_name)]
 ClusterName = Annotated[str, AfterValidator(_cluster_name)]

@@ -17,8 +17,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from tierproxy.config.fields import (
     ArchiveName,
     Brokers,
+    ByteRate,
     ClusterName,
     DurationMs,
+    GroupName,
     Host,
     NodeTemplate,
     Port,
@@ -265,6 +267,17 @@ class ArchiverConfig(Section):
     """Per fetch and broker: bounds the archiver's memory."""
     uploads: Annotated[int, count_within(1, 64)] = 2
     """Segments that are stored at the same time."""
+    group: GroupName = "tierproxy-archiver-{cluster}"
+    """The consumer group of all archivers of this cluster with the same archives: they share its partitions.
+    `{cluster}` stands for cluster.name. None (written `none`) = this one works on everything alone."""
+    session_timeout_ms: Annotated[DurationMs, Field(alias="session_timeout"), duration_within(1_000, 1_800_000)] = (
+        10_000
+    )
+    """How soon the others take over when an archiver dies without a word. Brokers allow 6 s to 30 min by default."""
+    read_rate: ByteRate = None
+    """Most bytes of log that are read from the brokers in a second, all together; None (`none`) = no limit."""
+    write_rate: ByteRate = None
+    """Most bytes that are written to archives in a second, all together; None (`none`) = no limit."""
 
 
 class LimitsConfig(Section):
@@ -310,6 +323,12 @@ class Config(Section):
     archiver: ArchiverConfig = ArchiverConfig()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()
+
+    @property
+    def archiver_group(self) -> str | None:
+        """The group's whole name; None: this archiver works alone."""
+        group = self.archiver.group
+        return group.replace("{cluster}", self.cluster.name) if group is not None else None
 
     def policy_for(self, topic: str, internal: bool) -> TopicPolicy | None:
         """The first policy that matches; `internal` is what the broker's Metadata says of the topic."""

@@ -1,5 +1,8 @@
 """Who works on what: finds topics and partitions, starts and ends their workers, gives each broker a copier.
 
+Of what there is this process does its group's share (`group`). Two that work on one partition nevertheless, as while
+the group is changing, do no harm: one of them loses each race for the manifest, says so, and goes on from there.
+
 Everything is learned again at every `metadata_interval`, and sooner when an answer shows that leaders or topics have
 changed. A partition is a topic id and a number: a topic that was deleted and created again is another one, whose
 archive begins anew beside the old one.
@@ -18,11 +21,13 @@ from tierproxy.archive.library import Library
 from tierproxy.archive.names import PartitionId
 from tierproxy.clock import Clock
 from tierproxy.config import Config, TopicPolicy
+from tierproxy.coordinator import Coordinator
 from tierproxy.errors import TierproxyError
 from tierproxy.tasks import Tasks
 from tierproxy.telemetry import OncePerChange
 from tierproxy.tiering.around import ArchiveObserver, Surroundings, leader_trouble
 from tierproxy.tiering.copier import PARTITION_LEAST_BYTES, Copier
+from tierproxy.tiering.group import REBALANCE_TIMEOUT, ArchiverGroup, assignor
 from tierproxy.tiering.spool import SpoolSettings
 from tierproxy.tiering.steps import Rules, State
 from tierproxy.tiering.trims import Trims
@@ -71,6 +76,16 @@ class Archiver:
         self._settings_at = 0.0
         self._matched: set[str] = set()  # topics that a policy names
         self._look = asyncio.Event()
+        self._group = self._make_group(config.archiver_group)
+        self._membership: asyncio.Task[None] | None = None
+
+    def _make_group(self, name: str | None) -> ArchiverGroup | None:
+        if name is None:
+            return None
+        session_ms = self._config.archiver.session_timeout_ms
+        protocol = assignor(self._config.archives)
+        coordinator = Coordinator(self._cluster, name, protocol, session_ms, round(REBALANCE_TIMEOUT * 1000))
+        return ArchiverGroup(coordinator, session_ms / 1000, self._clock, self._troubles, self._look.set)
 
     async def run(self) -> None:
         """Look at the topics again and again. Ends only by cancellation, which ends all work."""
@@ -92,26 +107,40 @@ class Archiver:
         finally:
             for _, task in [*self._workers.values(), *self._copiers.values()]:
                 task.cancel()
+            if self._membership is not None:
+                self._membership.cancel()
 
     # ---- what there is -------------------------------------------------------------------------------------
 
     async def _look_around(self) -> None:
         view = await self._cluster.refresh()
         wanted = await self._wanted(view)
-        for pid in [pid for pid in self._workers if pid not in wanted]:
-            log.info("%s: no longer archived", pid)
+        mine = self._share(wanted, view)
+        for pid in [pid for pid in self._workers if pid not in mine]:
+            if pid not in wanted:
+                log.info("%s: no longer archived", pid)
             self._end_worker(pid)
-        for pid, policy in wanted.items():
+        for pid, policy in mine.items():
             if pid in self._workers:
                 worker, task = self._workers[pid]
                 if not task.done() or worker.state is State.STOPPED:
                     continue
                 self._end_worker(pid)  # it crashed (which is logged) or missed its topic: once more from the start
-            await self._begin_worker(pid, policy, view, len(wanted))
+            await self._begin_worker(pid, policy, view, len(mine))
         self._share_out(view)
         stopped = sum(worker.state is State.STOPPED for worker, _ in self._workers.values())
         telemetry.PARTITIONS_STOPPED.set(stopped)
         telemetry.PARTITIONS_ARCHIVED.set(len(self._workers) - stopped)
+
+    def _share(self, wanted: Mapping[PartitionId, TopicPolicy], view: ClusterView) -> Mapping[PartitionId, TopicPolicy]:
+        """What of it is to be done here."""
+        group = self._group
+        if group is None:
+            return wanted
+        group.want({pid.topic for pid in wanted}, {topic.name: topic.partitions for topic in view.topics.values()})
+        if self._membership is None or self._membership.done():  # it crashed: which is logged
+            self._membership = self._tasks.spawn(group.run(), "the archivers' group")
+        return {pid: policy for pid, policy in wanted.items() if group.mine(TopicPartition(pid.topic, pid.partition))}
 
     async def _wanted(self, view: ClusterView) -> dict[PartitionId, TopicPolicy]:
         """Every partition that a policy wants in an archive and that can be there."""

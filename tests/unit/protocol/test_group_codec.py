@@ -38,7 +38,7 @@ def test_join_group() -> None:
     assert join(2) == raw(f"0001 67 0000000a 00000014 0000 0008 {consumer} 00000001 0001 70 00000002 0102")
     assert join(9, "m") == raw(f"0267 0000000a 00000014 026d 00 09{consumer} 02 0270 030102 00 00 00")
     v2 = raw("00000009 00000000 0000 00000005 0001 70 0001 6d 0001 6d 00000001 0001 6d 00000002 0102")
-    expected = JoinAnswer(0, 5, "p", "m", "m", (("m", b"\1\2"),))
+    expected = JoinAnswer(0, 5, "m", "m", (("m", b"\1\2"),))
     assert group_codec.decode_join_response(v2, 2) == expected
     v9 = raw(f"00000009 00 00000000 0000 00000005 09{consumer} 0270 026d 00 026d 02 026d 00 030102 00 00")
     assert group_codec.decode_join_response(v9, 9) == expected

@@ -33,6 +33,7 @@ class Scene:
     directory: Path
     policy: dict[str, Any]
     spool: Path | None = None
+    group: str = "none"
     cluster_class: type[Cluster] = Cluster
     manifests: dict[tuple[str, int], Manifest] = field(default_factory=dict)
     trimmed_to: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -45,7 +46,12 @@ class Scene:
                 "listen": {"advertised_host": "localhost"},
                 "archives": {"a": {"url": self.directory.as_uri()}},
                 "topics": [policy],
-                "archiver": {"metadata_interval": "100ms", "fetch_wait": "20ms", "spool": self.spool},
+                "archiver": {
+                    "metadata_interval": "100ms",
+                    "fetch_wait": "20ms",
+                    "spool": self.spool,
+                    "group": self.group,
+                },
             }
         )
         clock, self._tasks = SystemClock(), Tasks()
