@@ -18,6 +18,7 @@ from tierproxy.admin import Admin, Health
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
+from tierproxy.archive.store_paced import PacedStore
 from tierproxy.archive.stores import open_store
 from tierproxy.catalog import Catalog
 from tierproxy.clock import Clock, SystemClock
@@ -31,6 +32,7 @@ from tierproxy.config import Config, ListenConfig
 from tierproxy.errors import TierproxyError
 from tierproxy.listener import Listener
 from tierproxy.pressure import Pressure
+from tierproxy.rates import TokenBucket
 from tierproxy.scout import Scout
 from tierproxy.session import Shared
 from tierproxy.tasks import Tasks
@@ -100,7 +102,11 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         config = self._config
-        libraries = {name: Library(open_store(about), config.cluster.name) for name, about in config.archives.items()}
+        writing = TokenBucket(config.archiver.write_rate, self._clock.monotonic())
+        libraries = {
+            name: Library(PacedStore(open_store(about), writing, self._clock), config.cluster.name)
+            for name, about in config.archives.items()
+        }
         gateway_cluster = self._cluster("tierproxy-gateway")
         archiver_cluster = self._cluster("tierproxy-archiver")
         chunks = Chunks(self._background, config.cache.memory, ByteBudget(config.limits.cold_bytes))

@@ -18,11 +18,16 @@ from tierproxy.upstream import GROUP, REQUEST_TIMEOUT, Cluster
 class Coordinator:
     """The coordinator of `group`, wherever it is.
 
-    `protocol` names how partitions are shared out: all members must have it in common.
+    `protocol` names how partitions are shared out: all members must have it in common. Who doesn't join needs none.
     """
 
     def __init__(
-        self, cluster: Cluster, group: str, protocol: str, session_timeout_ms: int, rebalance_timeout_ms: int
+        self,
+        cluster: Cluster,
+        group: str,
+        protocol: str = "",
+        session_timeout_ms: int = 10_000,
+        rebalance_timeout_ms: int = 10_000,
     ) -> None:
         self.group = group
         self._protocol = protocol

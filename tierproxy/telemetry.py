@@ -46,6 +46,11 @@ SEGMENTS_ARCHIVED = Counter("tierproxy_segments_archived", "Segments stored, rea
 ARCHIVED_BYTES = Counter("tierproxy_archived_bytes", "Bytes of log in committed segments")
 ARCHIVED_STORED_BYTES = Counter("tierproxy_archived_stored_bytes", "Bytes that committed segments take in archives")
 TRIMS = Counter("tierproxy_trims", "Times a broker was told to delete records that are archived")
+ARCHIVER_READ_BYTES = Counter("tierproxy_archiver_read_bytes", "Bytes of log read from brokers to be archived")
+ARCHIVER_WRITTEN_BYTES = Counter("tierproxy_archiver_written_bytes", "Bytes that were written to archives")
+RATE_WAITS = Counter(
+    "tierproxy_archiver_rate_wait_seconds", "Seconds for which archiver.read_rate or write_rate held work up", ["what"]
+)
 GAPS = Counter("tierproxy_gaps", "Ranges of offsets that were lost before they were archived")
 BATCHES_DAMAGED = Counter("tierproxy_batches_damaged", "Batches from brokers that did not match their checksum")
 SEGMENTS_DAMAGED = Counter("tierproxy_segments_damaged", "Segments that a store gave back otherwise than written")

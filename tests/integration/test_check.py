@@ -43,10 +43,10 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield cluster
 
 
-def allow(bootstrap: str, topic: str, operation: AclOperation) -> None:
+def allow(bootstrap: str, name: str, operation: AclOperation, resource: ResourceType = ResourceType.TOPIC) -> None:
     binding = AclBinding(
-        ResourceType.TOPIC,
-        topic,
+        resource,
+        name,
         ResourcePatternType.LITERAL,
         "User:ANONYMOUS",
         "*",
@@ -77,7 +77,8 @@ def test_all_is_well(kafka: Cluster, tmp_path: Path) -> None:
     assert {each["level"] for each in answer["findings"]} == {"ok"}
     assert answer["cluster"] == {"name": "kit", "id": kafka.cluster_id}
     rights = ("DELETE", "DESCRIBE", "DESCRIBE_CONFIGS", "READ")
-    assert set(findings(answer, "rights")) == {f"{right} on open" for right in rights}
+    group = "READ on group tierproxy-archiver-kit"
+    assert set(findings(answer, "rights")) == {f"{right} on open" for right in rights} | {group}
     assert len(findings(answer, "bootstrap")) == len(findings(answer, "broker")) == 1
     first, second = answer["policies"]
     assert (first["topics"], first["partitions"]) == (["open"], 3)
@@ -108,6 +109,23 @@ def test_settings_that_do_not_go_with_an_archive_are_warned_of(kafka: Cluster, t
     assert any(subject == "both" and text.startswith("retention.ms is 1s, segment.age 10m") for subject, text in topics)
     assert ("topics[2]", "'no-such' matches no topic that exists and that tierproxy may see") in topics
     assert findings(answer, "rights")["DELETE on compacted"][0] == "warning"
+
+
+def test_without_the_right_on_the_group_an_archiver_works_alone(kafka: Cluster, tmp_path: Path) -> None:
+    """`check` warns of it, and `serve` says it once and archives."""
+    allow(kafka.bootstrap, "tierproxy-archiver-shut-out", AclOperation.DESCRIBE, ResourceType.GROUP)
+    admin.create_topic(kafka.bootstrap, "alone", 3, retention_ms=-1)
+    for partition in range(3):
+        produce(kafka.bootstrap, "alone", drafts(20, partition=partition, seed=2))
+    policy = {"match": "alone", "archive": "local", "segment": {"age": "200ms"}}
+    with Proxy(tmp_path, kafka.bootstrap, [policy], cluster="shut-out") as proxy:
+        assert proxy.process is not None
+        proxy.process.wait_until(lambda: len(proxy.manifests("alone")) == 3, seconds=60, what="archive")
+        answer = check(proxy, 0)
+        name = "READ on group tierproxy-archiver-shut-out"
+        said = "denied to tierproxy's own account: this archiver would work on everything alone"
+        assert findings(answer, "rights")[name] == ("warning", said)
+        assert proxy.log().count("tierproxy's own account needs READ on the group") == 1
 
 
 def test_checking_changes_nothing(kafka: Cluster, tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ POLICY = {
 def victim(kafka: Cluster, tmp_path: Path) -> Iterator[Proxy]:
     """A tierproxy of the test's own; it is not running yet."""
     proxy = Proxy(tmp_path / "victim", kafka.bootstrap, [POLICY], cluster="victims")
+    alone = {**proxy.config["archiver"], "group": "none"}  # or it would wait for its dead self to be noticed
+    proxy.write_config({**proxy.config, "archiver": alone})
     try:
         yield proxy
     finally:

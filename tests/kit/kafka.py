@@ -23,6 +23,7 @@ from tests.kit.processes import Process, free_ports
 
 _QUICK = {
     "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",  # archivers that were killed are noticed soon
     "group.consumer.min.heartbeat.interval.ms": "100",
     "group.consumer.heartbeat.interval.ms": "300",  # of KIP-848 groups: a member joins a beat later
     "log.retention.check.interval.ms": "500",

@@ -148,6 +148,14 @@ class Process:
                 raise Died(f"{self.name}: no {what} within {seconds:g} s; {self._said()}")
             time.sleep(0.02)
 
+    def pause(self) -> None:
+        """SIGSTOP: it stands still, and its connections stay open."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT, after `pause`."""
+        self._signal(signal.SIGCONT)
+
     def terminate(self) -> None:
         """SIGTERM, without waiting for what comes of it."""
         if self.alive:

@@ -57,6 +57,7 @@ class Proxy:
                     "metadata_interval": "200ms",
                     "fetch_wait": "100ms",
                     "spool": str(directory / "spool"),
+                    "session_timeout": "3s",
                 },
                 **(settings or {}),
             }

@@ -2,7 +2,8 @@
 
 Rights are proved by real requests of the service account, one partition of each topic that is to be
 archived: DESCRIBE by listing its offsets, READ by a fetch at its end that returns at once, DELETE by deleting
-records below offset 0, of which no log has any, DESCRIBE_CONFIGS by reading its settings.
+records below offset 0, of which no log has any, DESCRIBE_CONFIGS by reading its settings. READ on the archivers' group
+by a heartbeat of nobody, whom the coordinator doesn't know, once it has looked at rights.
 """
 
 import asyncio
@@ -16,12 +17,20 @@ from tierproxy.archive.library import Library
 from tierproxy.archive.stores import open_store
 from tierproxy.clock import Clock
 from tierproxy.config import Config
+from tierproxy.coordinator import Coordinator
 from tierproxy.errors import TierproxyError
 from tierproxy.upstream import EARLIEST, LATEST, BrokerConnection, Cluster, ClusterView, TopicPartition
 
 CLIENT_ID = "tierproxy-check"
 DELETE_TIMEOUT_MS = 5_000
 ARCHIVE_TIMEOUT = 30.0
+GROUP_TRIES, GROUP_PAUSE = 40, 0.25
+"""A cluster whose first group is asked for needs some seconds until there is a coordinator."""
+COORDINATOR_COMES = (
+    ErrorCode.COORDINATOR_NOT_AVAILABLE,
+    ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
+    ErrorCode.NOT_COORDINATOR,
+)
 
 DESCRIBE, READ, DELETE, DESCRIBE_CONFIGS = "DESCRIBE", "READ", "DELETE", "DESCRIBE_CONFIGS"
 
@@ -41,6 +50,8 @@ class Facts:
     """Of the topics that are to be archived, where the broker tells them."""
     rights: dict[str, dict[str, int]] = field(default_factory=dict)
     """Topic → right → the error code of the request that needed it (0: granted)."""
+    group: tuple[str, int | str] | None = None
+    """The archivers' group, and the error code of the request that needed READ on it; None: there is none to be in."""
     archives: dict[str, str | None] = field(default_factory=dict)
     """Archive → None, or what is wrong with it."""
     owners: dict[str, str] = field(default_factory=dict)
@@ -98,6 +109,7 @@ async def _ask_cluster(config: Config, clock: Clock, facts: Facts) -> None:
         facts.view = cluster.view
         await asyncio.gather(*(_ask_broker(cluster, node, facts) for node in cluster.view.brokers))
         await _ask_topics(config, cluster, facts)
+        await _ask_group(config, cluster, facts)
     except TierproxyError as error:
         facts.bootstrap["cluster"] = str(error)
     finally:
@@ -109,6 +121,24 @@ async def _ask_broker(cluster: Cluster, node: int, facts: Facts) -> None:
         facts.brokers[node] = await cluster.api_versions(node)
     except TierproxyError as error:
         facts.brokers[node] = str(error)
+
+
+async def _ask_group(config: Config, cluster: Cluster, facts: Facts) -> None:
+    name = config.archiver_group
+    if name is None or not config.archiver.enabled or not any(policy.archive for policy in config.topics):
+        return
+    coordinator = Coordinator(cluster, name)
+    for _ in range(GROUP_TRIES):
+        try:
+            found = await coordinator.find()
+            error = found.error or await coordinator.heartbeat(found.node_id, -1, "")
+        except TierproxyError as trouble:
+            facts.group = name, str(trouble)
+            return
+        facts.group = name, ErrorCode.NONE if error == ErrorCode.UNKNOWN_MEMBER_ID else error
+        if error not in COORDINATOR_COMES:
+            return
+        await asyncio.sleep(GROUP_PAUSE)
 
 
 async def _ask_topics(config: Config, cluster: Cluster, facts: Facts) -> None:

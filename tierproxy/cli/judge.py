@@ -77,6 +77,7 @@ def judge(config: Config, facts: Facts) -> Report:
         _match_topics(config, facts, report)
         report.findings += _topics(config, facts, report)
     report.findings += _rights(facts)
+    report.findings += _group(facts)
     report.findings += _archives(config, facts)
     return report
 
@@ -222,6 +223,20 @@ def _rights(facts: Facts) -> Iterator[Finding]:
             yield Finding("warning", "rights", subject, "the broker trims no topic with this cleanup.policy")
         else:
             yield Finding("warning", "rights", subject, f"could not be tried: {error_name(error)}")
+
+
+def _group(facts: Facts) -> Iterator[Finding]:
+    if facts.group is None:
+        return
+    name, error = facts.group
+    subject, alone = f"READ on group {name}", "this archiver would work on everything alone"
+    if error == ErrorCode.NONE:
+        yield Finding("ok", "rights", subject, "granted")
+    elif error == ErrorCode.GROUP_AUTHORIZATION_FAILED:
+        yield Finding("warning", "rights", subject, f"denied to tierproxy's own account: {alone}")
+    else:
+        said = error if isinstance(error, str) else error_name(error)
+        yield Finding("warning", "rights", subject, f"could not be tried: {said}; without it {alone}")
 
 
 def _names(names: Iterable[str]) -> str:

@@ -23,6 +23,7 @@ from tierproxy.clock import Clock
 from tierproxy.config import Config, TopicPolicy
 from tierproxy.coordinator import Coordinator
 from tierproxy.errors import TierproxyError
+from tierproxy.rates import TokenBucket
 from tierproxy.tasks import Tasks
 from tierproxy.telemetry import OncePerChange
 from tierproxy.tiering.around import ArchiveObserver, Surroundings, leader_trouble
@@ -68,6 +69,7 @@ class Archiver:
         self._observer = observer
         self._troubles = OncePerChange(log)
         self._uploads = asyncio.Semaphore(config.archiver.uploads)
+        self._reading = TokenBucket(config.archiver.read_rate, clock.monotonic())
         self._trims = Trims(cluster)
         self._around: dict[str, Surroundings] = {}
         self._workers: dict[PartitionId, tuple[PartitionWorker, asyncio.Task[None]]] = {}
@@ -265,7 +267,9 @@ class Archiver:
         for node_id, workers in led.items():
             if node_id not in self._copiers or self._copiers[node_id][1].done():
                 wait_ms = self._config.archiver.fetch_wait_ms
-                copier = Copier(node_id, self._cluster, self._clock, self._troubles, wait_ms, self._look.set)
+                copier = Copier(
+                    node_id, self._cluster, self._clock, self._troubles, wait_ms, self._look.set, self._reading
+                )
                 self._copiers[node_id] = copier, self._tasks.spawn(copier.run(), f"copy from broker {node_id}")
             copier = self._copiers[node_id][0]
             copier.max_bytes = min(fetch_bytes, max(PARTITION_LEAST_BYTES, ANSWERS_IN_MEMORY * fetch_bytes // len(led)))

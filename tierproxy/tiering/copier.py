@@ -3,6 +3,9 @@
 An answer's bytes are held until every worker has taken its part, and only then the next fetch goes out: so a
 broker's share of memory is one answer. Partitions take turns at the head of the request, because a broker fills the
 answer from there on, and only its first partition with data may exceed the limits with one large batch.
+
+All copiers together keep `archiver.read_rate`: what an answer brought must be paid for with time before the next fetch
+goes out. A partition that is `unlimited` is fetched meanwhile and costs nothing.
 """
 
 import asyncio
@@ -12,7 +15,9 @@ from collections.abc import Callable, Iterable
 from protocol.errors import ErrorCode, error_name
 from protocol.fetch import FetchPartition
 from protocol.fetch_response import FetchResponse
+from tierproxy import telemetry
 from tierproxy.clock import Clock
+from tierproxy.rates import TokenBucket
 from tierproxy.telemetry import OncePerChange
 from tierproxy.tiering.worker import PartitionWorker
 from tierproxy.upstream import Cluster, Unreachable, UnsupportedBroker
@@ -40,6 +45,7 @@ class Copier:
         troubles: OncePerChange,
         max_wait_ms: int,
         stale: Callable[[], None],
+        reading: TokenBucket,
     ) -> None:
         self.node_id = node_id
         self.max_bytes = PARTITION_LEAST_BYTES
@@ -49,6 +55,7 @@ class Copier:
         self._troubles = troubles
         self._max_wait_ms = max_wait_ms
         self._stale = stale
+        self._reading = reading
         self._workers: list[PartitionWorker] = []
         self._wake = asyncio.Event()
 
@@ -63,17 +70,19 @@ class Copier:
         failures = 0
         while True:
             self._wake.clear()
-            asked = self._asks()
+            owing = self._reading.wait(self._clock.monotonic())
+            asked = self._asks(owing > 0)
             if not asked:
-                await self._until_ready()
+                await self._until_ready(owing)
                 continue
+            most = self._most_bytes(asked)
             try:
                 response = await self._cluster.fetch(
                     self.node_id,
                     [part for _, part in asked],
                     max_wait_ms=self._max_wait_ms,
-                    max_bytes=self.max_bytes,
-                    min_bytes=min(MIN_BYTES, self.max_bytes),
+                    max_bytes=most,
+                    min_bytes=min(MIN_BYTES, most),
                 )
             except (Unreachable, UnsupportedBroker) as error:
                 self._troubles.began(
@@ -84,27 +93,48 @@ class Copier:
             else:
                 failures = 0 if response.error == ErrorCode.NONE else failures + 1
                 self._judge(response)
+                self._count(asked, response)
                 await _deliver(asked, response)
             if failures:
                 await asyncio.sleep(min(RETRY_FIRST * 2.0 ** min(failures - 1, 10), RETRY_MOST))
 
-    def _asks(self) -> list[tuple[PartitionWorker, FetchPartition]]:
-        """Who wants what now; whoever was first goes to the end for the next time."""
+    def _asks(self, owing: bool) -> list[tuple[PartitionWorker, FetchPartition]]:
+        """Who wants what now, and may have it; whoever was first goes to the end for the next time."""
         most = max(PARTITION_LEAST_BYTES, self.max_bytes // max(1, len(self._workers)))
-        asked = [(worker, part) for worker in self._workers if (part := worker.ask(most)) is not None]
+        allowed = [worker for worker in self._workers if worker.unlimited or not owing]
+        asked = [(worker, part) for worker in allowed if (part := worker.ask(most)) is not None]
         if asked:
             at = self._workers.index(asked[0][0]) + 1
             self._workers = self._workers[at:] + self._workers[:at]
         return asked
 
-    async def _until_ready(self) -> None:
-        resting = [until for worker in self._workers if (until := worker.resting_until) is not None]
-        pause = max(0.0, min(resting) - self._clock.monotonic()) if resting else None
+    def _most_bytes(self, asked: list[tuple[PartitionWorker, FetchPartition]]) -> int:
+        """Of an answer: under a limit no more than some second's worth, or brokers would see bursts."""
+        rate = self._reading.rate
+        if rate is None or all(worker.unlimited for worker, _ in asked):
+            return self.max_bytes
+        return min(self.max_bytes, max(MIN_BYTES, rate))
+
+    def _count(self, asked: list[tuple[PartitionWorker, FetchPartition]], response: FetchResponse) -> None:
+        free = {worker.tp for worker, _ in asked if worker.unlimited}
+        for answer in response.partitions:
+            size = len(answer.records or b"")
+            telemetry.ARCHIVER_READ_BYTES.inc(size)
+            if (answer.topic, answer.index) not in free:
+                self._reading.spend(size, self._clock.monotonic())
+
+    async def _until_ready(self, owing: float) -> None:
+        now = self._clock.monotonic()
+        pauses = [until - now for worker in self._workers if (until := worker.resting_until) is not None]
+        if owing > 0:
+            pauses.append(owing)
+        pause = max(0.0, min(pauses)) if pauses else None
         try:
             async with asyncio.timeout(pause):
                 await self._wake.wait()
         except TimeoutError:
             pass
+        telemetry.RATE_WAITS.labels("read").inc(min(owing, self._clock.monotonic() - now))
 
     def _judge(self, response: FetchResponse) -> None:
         trouble = f"broker {self.node_id}"

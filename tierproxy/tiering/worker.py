@@ -68,6 +68,8 @@ class PartitionWorker:
         self._stalls = StallWatch()
         self._refusals = 0  # in a row, of the kind that fresh metadata should cure
         self._by_name = False  # some batch of the open segment was fetched by the topic's name
+        self.unlimited = False
+        """Set it, and call `around.ready`, to have the partition read whatever `archiver.read_rate` says."""
 
     @property
     def state(self) -> steps.State:

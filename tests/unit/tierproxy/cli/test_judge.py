@@ -218,3 +218,24 @@ def test_an_archive_of_another_cluster() -> None:
 )
 def test_what_stays_in_words(keep: Keep, text: str) -> None:
     assert keep_text(keep) == text
+
+
+@pytest.mark.parametrize(
+    ("error", "level", "words"),
+    [
+        (ErrorCode.NONE, "ok", "granted"),
+        (
+            ErrorCode.GROUP_AUTHORIZATION_FAILED,
+            "warning",
+            "denied to tierproxy's own account: this archiver would",
+        ),
+        (ErrorCode.COORDINATOR_NOT_AVAILABLE, "warning", "could not be tried: COORDINATOR_NOT_AVAILABLE"),
+        ("too old", "warning", "could not be tried: too old; without it this archiver would work on everything alone"),
+    ],
+)
+def test_the_right_on_the_group(error: int | str, level: str, words: str) -> None:
+    known = facts(topic("t"))
+    known.group = "tierproxy-archiver-prod", error
+    (finding,) = [each for each in judge(config(), known).findings if each.area == "rights"]
+    assert (finding.level, finding.subject) == (level, "READ on group tierproxy-archiver-prod")
+    assert finding.text.startswith(words)

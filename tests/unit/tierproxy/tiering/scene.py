@@ -15,7 +15,7 @@ from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
 from tierproxy.archive.stores import open_store
-from tierproxy.clock import SystemClock
+from tierproxy.clock import Clock, SystemClock
 from tierproxy.config import Config
 from tierproxy.tasks import Tasks
 from tierproxy.tiering.archiver import Archiver
@@ -35,6 +35,8 @@ class Scene:
     spool: Path | None = None
     group: str = "none"
     cluster_class: type[Cluster] = Cluster
+    clock: Clock = field(default_factory=SystemClock)
+    read_rate: int | None = None
     manifests: dict[tuple[str, int], Manifest] = field(default_factory=dict)
     trimmed_to: dict[tuple[str, int], int] = field(default_factory=dict)
 
@@ -51,10 +53,11 @@ class Scene:
                     "fetch_wait": "20ms",
                     "spool": self.spool,
                     "group": self.group,
+                    "read_rate": self.read_rate,
                 },
             }
         )
-        clock, self._tasks = SystemClock(), Tasks()
+        clock, self._tasks = self.clock, Tasks()
         self.cluster = self.cluster_class(config.cluster.bootstrap, Access(), "tierproxy-test", clock)
         self.library = Library(open_store(config.archives["a"]), "c")
         self.archiver = Archiver(config, self.cluster, {"a": self.library}, clock, self._tasks, self)
