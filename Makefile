@@ -1,6 +1,6 @@
 # Needs git, Python >= 3.11 and make; everything else is fetched into this folder (.venv, .cache) on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-unit clients lint format types imports check demo differential fuzz bench clean distclean
+.PHONY: help setup test test-unit clients lint format types imports check demo differential fuzz bench scale clean distclean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -19,6 +19,7 @@ help:
 	@echo "             (N=20000 requests, SEED=7, ONLY=123 to repeat one, KAFKA=3.9.1)"
 	@echo "make fuzz    random bytes, led by coverage, to all that reads them (SECONDS=600, TARGET=fetch_stream)"
 	@echo "make bench   speeds: hot directly, hot through the proxy, cold through the proxy, archiving"
+	@echo "make scale   the memory of an archiver of many partitions (PARTITIONS=2000)"
 	@echo "make check   what .ci/run runs: lint, types, import rules, tests"
 	@echo "make clean   stop using disk for demo and bench data; distclean also drops .venv and .cache"
 
@@ -86,6 +87,9 @@ fuzz: $(READY)
 
 bench: $(READY)
 	@$(PY) -m tests.bench
+
+scale: $(READY)
+	@PARTITIONS=$(or $(PARTITIONS),2000) $(PY) -m pytest -s tests/integration/test_scale.py $(ARGS)
 
 clean:
 	rm -rf .demo .bench .fuzz build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -54,7 +54,8 @@ class SegmentWriter:
         self.about = about
         self._name = f"{about.topic}-{about.partition}"
         self._sink = sink
-        self._chunk_bytes = chunk_bytes
+        self.chunk_bytes = chunk_bytes
+        """As it was given; may be changed between two batches."""
         self._writer = writer
         self._compressor = _Compressor(level)
         self._noted: set[tuple[int, int]] = set()
@@ -97,9 +98,11 @@ class SegmentWriter:
         self._note_epoch(header)
         if header.is_control and control_kind(batch) == CONTROL_ABORT:
             self._abort_markers.setdefault(header.producer_id, []).append(header.last_offset)
-        if self._open.plain and len(self._open.plain) + header.size > self._chunk_bytes:
+        if self._open.plain and len(self._open.plain) + header.size > self.chunk_bytes:
             self._close_chunk()
         self._open.add(batch, header)
+        if len(self._open.plain) >= self.chunk_bytes:  # nothing more fits, and it may be long until something comes
+            self._close_chunk()
         if self._batch_count == 0:
             self.base_offset = header.base_offset
         self.last_offset = header.last_offset
@@ -109,6 +112,11 @@ class SegmentWriter:
         self.max_timestamp = max(self.max_timestamp, header.max_timestamp)
         self._batch_count += 1
         self._batch_codecs |= 1 << header.codec
+
+    @property
+    def open_bytes(self) -> int:
+        """Plain bytes of the chunk that is being filled: they are in memory."""
+        return len(self._open.plain)
 
     def note_aborted(self, producer_id: int, first_offset: int) -> None:
         """Take down an entry of the list of aborted transactions that came with an answer.
@@ -242,25 +250,38 @@ class _Compressor:
     """
 
     def __init__(self, level: int) -> None:
-        self._full = _zstd(level)
-        self._quick = _zstd(min(level, _QUICK_LEVEL))
+        self._full = level
+        self._quick = min(level, _QUICK_LEVEL)
         self._quick_chunks = 0
 
     def compress(self, plain: bytearray, compressed_bytes: int) -> bytes:
         """One zstd frame. `compressed_bytes` of `plain` are in batches that have a codec."""
         if 2 * compressed_bytes > len(plain):
-            return self._quick.compress(plain)
+            return _compressed(plain, self._quick)
         if self._quick_chunks:
             self._quick_chunks -= 1
-            return self._quick.compress(plain)
-        stored = self._full.compress(plain)
+            return _compressed(plain, self._quick)
+        stored = _compressed(plain, self._full)
         if len(stored) > _HARDLY_SMALLER * len(plain):
             self._quick_chunks = _QUICK_CHUNKS
         return stored
 
 
-def _zstd(level: int) -> zstandard.ZstdCompressor:
-    return zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
+_resting: dict[int, list[zstandard.ZstdCompressor]] = {}
+"""By level, zstd's compressors that nobody uses now. Each keeps some MiB: so there are as many as threads at work, not
+as many as segments. Taking one out of a list and putting it back are atomic."""
+
+
+def _compressed(plain: bytearray, level: int) -> bytes:
+    """One zstd frame."""
+    resting = _resting.setdefault(level, [])
+    try:
+        zstd = resting.pop()
+    except IndexError:
+        zstd = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
+    stored = zstd.compress(plain)
+    resting.append(zstd)
+    return stored
 
 
 def _first_time(header: BatchHeader) -> int:

@@ -13,6 +13,7 @@ crashes nevertheless (a defect) is logged and started again by a later look at t
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping
 
 from protocol.messages import NO_TOPIC_ID
@@ -29,6 +30,7 @@ from tierproxy.telemetry import OncePerChange
 from tierproxy.tiering.around import ArchiveObserver, Surroundings, leader_trouble
 from tierproxy.tiering.copier import PARTITION_LEAST_BYTES, Copier
 from tierproxy.tiering.group import REBALANCE_TIMEOUT, ArchiverGroup, assignor
+from tierproxy.tiering.memory import SegmentMemory
 from tierproxy.tiering.spool import SpoolSettings
 from tierproxy.tiering.steps import Rules, State
 from tierproxy.tiering.trims import Trims
@@ -43,10 +45,10 @@ CONFIGS_AGE = 60.0
 """Seconds after which the settings of known topics are read again."""
 ANSWERS_IN_MEMORY = 4
 """Fetch answers of `archiver.fetch_bytes` that all copiers together may hold."""
-CHUNKS_IN_MEMORY = 256 * 1024 * 1024
-"""Bytes that the open chunks of all segments together may hold; each is 1 MiB at most and 64 KiB at least."""
-CHUNK_MOST = 1024 * 1024
-CHUNK_LEAST = 64 * 1024
+SEGMENTS_IN_MEMORY = 128 * 1024 * 1024
+"""Bytes of all open segments together that are not in files yet; see `memory`."""
+TAKERS = 4
+"""Threads, and no more than cores, that take answers into segments: others are for what clients wait for."""
 
 
 class Archiver:
@@ -69,6 +71,8 @@ class Archiver:
         self._observer = observer
         self._troubles = OncePerChange(log)
         self._uploads = asyncio.Semaphore(config.archiver.uploads)
+        self._takers = asyncio.Semaphore(min(TAKERS, os.cpu_count() or 1))
+        self._memory = SegmentMemory(SEGMENTS_IN_MEMORY)
         self._reading = TokenBucket(config.archiver.read_rate, clock.monotonic())
         self._trims = Trims(cluster)
         self._around: dict[str, Surroundings] = {}
@@ -128,7 +132,7 @@ class Archiver:
                 if not task.done() or worker.state is State.STOPPED:
                     continue
                 self._end_worker(pid)  # it crashed (which is logged) or missed its topic: once more from the start
-            await self._begin_worker(pid, policy, view, len(mine))
+            await self._begin_worker(pid, policy, view)
         self._share_out(view)
         stopped = sum(worker.state is State.STOPPED for worker, _ in self._workers.values())
         telemetry.PARTITIONS_STOPPED.set(stopped)
@@ -202,7 +206,7 @@ class Archiver:
 
     # ---- who does it ---------------------------------------------------------------------------------------
 
-    async def _begin_worker(self, pid: PartitionId, policy: TopicPolicy, view: ClusterView, partitions: int) -> None:
+    async def _begin_worker(self, pid: PartitionId, policy: TopicPolicy, view: ClusterView) -> None:
         assert policy.archive is not None
         around = await self._surroundings(policy.archive, view)
         if around is None:
@@ -214,8 +218,7 @@ class Archiver:
             keep_bytes=policy.keep_on_broker.bytes,
             trim=policy.trim == "delete-records",
         )
-        chunk_bytes = min(CHUNK_MOST, max(CHUNK_LEAST, CHUNKS_IN_MEMORY // partitions))
-        spool = SpoolSettings(self._config.archiver.spool, policy.compression, chunk_bytes)
+        spool = SpoolSettings(self._config.archiver.spool, policy.compression, self._memory)
         worker = PartitionWorker(pid, rules, spool, around)
         self._workers[pid] = worker, self._tasks.spawn(worker.run(), f"archive {pid}")
 
@@ -241,6 +244,7 @@ class Archiver:
             clock=self._clock,
             observer=self._observer,
             uploads=self._uploads,
+            takers=self._takers,
             trims=self._trims,
             troubles=self._troubles,
             stale=self._look.set,

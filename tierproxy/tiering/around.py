@@ -26,8 +26,9 @@ class ArchiveObserver(Protocol):
 class Surroundings:
     """What all workers of an archive share.
 
-    `uploads` limits how many segments are on their way to and from the store at a time; `stale` is called
-    when an answer shows that the metadata is old; `ready` when a worker has something to fetch.
+    `uploads` limits how many segments are on their way to and from the store at a time, `takers` how many threads take
+    answers into segments; `stale` is called when an answer shows that the metadata is old; `ready` when a worker has
+    something to fetch.
     """
 
     cluster: Cluster
@@ -37,6 +38,7 @@ class Surroundings:
     clock: Clock
     observer: ArchiveObserver
     uploads: asyncio.Semaphore
+    takers: asyncio.Semaphore
     trims: Trims
     troubles: OncePerChange
     stale: Callable[[], None]

@@ -1,7 +1,8 @@
 """The segment that is being written: batches as they come from a broker, checked, into a file on this machine.
 
 Small segments stay in memory, larger ones go to a temporary file without a name, which the system removes with
-the process, however that ends. Everything here is synchronous and takes time; callers run it in a thread.
+the process, however that ends; what is small depends on how much all segments have in memory (`memory`). Everything
+here is synchronous and takes time; callers run it in a thread.
 """
 
 from dataclasses import dataclass
@@ -13,11 +14,10 @@ from protocol.batches import BatchHeader, crc_ok, walk
 from protocol.errors import MalformedError
 from protocol.fetch_response import FetchedPartition
 from tierproxy.archive.manifest import SegmentEntry
-from tierproxy.archive.segment import SegmentWriter
+from tierproxy.archive.segment import CHUNK_BYTES, SegmentWriter
 from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.errors import TierproxyError
-
-MEMORY_BYTES = 1 << 20
+from tierproxy.tiering.memory import SegmentMemory
 
 
 class CorruptBatch(TierproxyError):
@@ -30,11 +30,11 @@ class UnreadableBatch(TierproxyError):
 
 @dataclass(frozen=True, slots=True)
 class SpoolSettings:
-    """`directory` None: the system's own for temporary files. `chunk_bytes`: as SegmentWriter's."""
+    """`directory` None: the system's own for temporary files. `level`: zstd's."""
 
     directory: Path | None
     level: int
-    chunk_bytes: int
+    memory: SegmentMemory
 
 
 class OpenSegment:
@@ -52,9 +52,11 @@ class OpenSegment:
         self.last_epoch = last_epoch
         self._first_is_cut = first_is_cut
         directory = str(settings.directory) if settings.directory is not None else None
-        spool = SpooledTemporaryFile(max_size=MEMORY_BYTES, dir=directory)  # noqa: SIM115 - lives as long as this
-        self._file = cast(BinaryIO, spool)  # which it is since Python 3.11; the stubs say IO[bytes]
-        self._writer = SegmentWriter(about, settings.level, self._file, settings.chunk_bytes)
+        self._spool = SpooledTemporaryFile(dir=directory)  # noqa: SIM115 - lives as long as this
+        self._file = cast(BinaryIO, self._spool)  # which it is since Python 3.11; the stubs say IO[bytes]
+        self._writer = SegmentWriter(about, settings.level, self._file)
+        self._in_memory = True  # the spool is
+        self._memory = settings.memory.enter()
 
     @property
     def plain_bytes(self) -> int:
@@ -74,9 +76,11 @@ class OpenSegment:
             self._writer.note_aborted(producer_id, first_offset)
         try:
             for header, batch in batches:
+                self._writer.chunk_bytes = min(CHUNK_BYTES, self._memory.share // 2)
                 self._writer.append(batch, header)
                 self.next_offset = header.next_offset
                 self.last_epoch = header.leader_epoch
+                self._settle()
         except MalformedError as error:
             raise UnreadableBatch(str(error)) from error
 
@@ -92,6 +96,14 @@ class OpenSegment:
 
     def discard(self) -> None:
         self._file.close()
+        self._memory.leave()
+
+    def _settle(self) -> None:
+        """Go to a file if there is too much in memory, and tell what there still is."""
+        if self._in_memory and self._writer.stored_bytes > self._memory.share // 2:
+            self._spool.rollover()
+            self._in_memory = False
+        self._memory.hold(self._writer.open_bytes + (self._writer.stored_bytes if self._in_memory else 0))
 
     def _accept(self, answer: FetchedPartition) -> tuple[list[tuple[BatchHeader, memoryview]], TierproxyError | None]:
         accepted: list[tuple[BatchHeader, memoryview]] = []

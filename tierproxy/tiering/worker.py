@@ -238,7 +238,8 @@ class PartitionWorker:
         try:
             if answer.records:
                 self._by_name |= delivery.by_name
-                await asyncio.to_thread(self._segment_for(action).take, answer)
+                async with self._around.takers:
+                    await asyncio.to_thread(self._segment_for(action).take, answer)
         except CorruptBatch as error:
             telemetry.BATCHES_DAMAGED.inc()
             return self._failed(trouble, f"{self.tp}: {error}; fetching it again")

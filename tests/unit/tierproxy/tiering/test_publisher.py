@@ -15,6 +15,7 @@ from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.archive.store import Unavailable
 from tierproxy.archive.store_file import FileStore
 from tierproxy.clock import ManualClock
+from tierproxy.tiering.memory import SegmentMemory
 from tierproxy.tiering.publisher import Publisher
 from tierproxy.tiering.spool import OpenSegment, SpoolSettings
 from tierproxy.tiering.steps import Commit, Committed, Conflicted, Damaged, RecordGap, Uploaded, Verified
@@ -47,7 +48,7 @@ def _discard() -> Iterator[None]:
 def segment(base: int, count: int = 10, fetched_at: int | None = None) -> OpenSegment:
     about = SegmentInfo("c", "t", PID.topic_id, 0)
     asked = base if fetched_at is None else fetched_at
-    opened = OpenSegment(about, SpoolSettings(None, 3, 1 << 20), asked, -1, first_is_cut=False)
+    opened = OpenSegment(about, SpoolSettings(None, 3, SegmentMemory(64 << 20)), asked, -1, first_is_cut=False)
     _opened.append(opened)
     records = memoryview(make_batch(base, plain_records(count)))
     opened.take(FetchedPartition("t", PID.topic_id, 0, 0, base + count, base + count, 0, None, -1, records, b""))

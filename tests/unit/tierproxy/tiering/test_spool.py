@@ -10,7 +10,8 @@ import zstandard
 from protocol.fetch_response import FetchedPartition
 from tests.unit.batch_maker import make_batch, patched, plain_records
 from tierproxy.archive.segment_index import SegmentIndex, SegmentInfo, read_index
-from tierproxy.tiering.spool import MEMORY_BYTES, CorruptBatch, OpenSegment, SpoolSettings, UnreadableBatch
+from tierproxy.tiering.memory import SHARE_LEAST, SHARE_MOST, SegmentMemory
+from tierproxy.tiering.spool import CorruptBatch, OpenSegment, SpoolSettings, UnreadableBatch
 
 ABOUT = SegmentInfo("c", "t", b"i" * 16, 0)
 
@@ -34,8 +35,17 @@ def _discard() -> Iterator[None]:
         _opened.pop().discard()
 
 
-def segment(at: int = 0, epoch: int = -1, *, cut: bool = False, directory: Path | None = None) -> OpenSegment:
-    opened = OpenSegment(ABOUT, SpoolSettings(directory, 3, 1 << 20), at, epoch, first_is_cut=cut)
+def segment(
+    at: int = 0,
+    epoch: int = -1,
+    *,
+    cut: bool = False,
+    directory: Path | None = None,
+    memory: SegmentMemory | None = None,
+) -> OpenSegment:
+    opened = OpenSegment(
+        ABOUT, SpoolSettings(directory, 3, memory or SegmentMemory(64 << 20)), at, epoch, first_is_cut=cut
+    )
     _opened.append(opened)
     return opened
 
@@ -169,7 +179,7 @@ def test_a_large_segment_leaves_memory_and_then_nothing_behind(tmp_path: Path) -
     opened = segment(directory=tmp_path)
     for base in range(20):
         opened.take(answer(noisy(base)))
-    assert opened.plain_bytes > 4 * MEMORY_BYTES
+    assert opened.plain_bytes > 4 * SHARE_MOST // 2
     plain, _ = finished(opened)
     assert plain == b"".join(noisy(base) for base in range(20))
     opened.discard()
@@ -181,3 +191,43 @@ def test_a_spool_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
     opened.take(answer(noisy(0)))  # small: still in memory
     with pytest.raises(FileNotFoundError):
         opened.take(answer(*(noisy(base) for base in range(1, 20))))
+
+
+# ---- what is held in memory ----------------------------------------------------------------------------------
+
+
+def test_many_segments_together_hold_no_more_than_there_is_room_for(tmp_path: Path) -> None:
+    """Each gets random bytes many times its share, in turns; then some end, and all that is left is counted still."""
+    room = 64 * SHARE_LEAST
+    memory = SegmentMemory(room)
+    all_of = [segment(directory=tmp_path, memory=memory) for _ in range(20)]
+    large = [noisy(base) for base in range(3)]
+    for base, each in enumerate(large):
+        for opened in all_of:
+            opened.take(answer(each))
+            assert memory.held <= room + len(large[base])  # whatever a batch is
+    for opened in all_of[5:]:
+        opened.discard()
+        opened.discard()
+    five = memory.held
+    for opened in all_of[:5]:
+        assert finished(opened)[0] == b"".join(large)
+        opened.discard()
+    assert five > 0
+    assert memory.held == 0
+
+
+def test_a_segment_alone_may_hold_much() -> None:
+    memory = SegmentMemory(64 << 20)
+    opened = segment(memory=memory)
+    opened.take(answer(batch(0)))
+    assert memory.held == opened.plain_bytes == len(batch(0))
+    assert memory.share == SHARE_MOST
+
+
+def test_a_thread_that_has_not_heard_of_the_end_holds_nothing() -> None:
+    memory = SegmentMemory(1 << 20)
+    place = memory.enter()
+    place.leave()
+    place.hold(1000)
+    assert memory.held == 0
