@@ -35,8 +35,8 @@ def peak_mib(pid: int) -> int:
 
 def fill(bootstrap: str, partitions: int) -> int:
     """Random bytes, which no compression makes smaller, into every partition in turns. Returns how many."""
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 50, "log_level": 2})
-    chance = random.Random(1)
+    patient: dict[str, str | int] = {"linger.ms": 1000, "message.timeout.ms": 0, "queue.buffering.max.kbytes": 131_072}
+    producer, chance = Producer({"bootstrap.servers": bootstrap, "log_level": 2, **patient}), random.Random(1)
     for _ in range(RECORDS):
         for topic in range(TOPICS):
             for partition in range(partitions):
