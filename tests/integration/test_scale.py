@@ -4,6 +4,7 @@
 the process has ever had, gateway and all.
 """
 
+import contextlib
 import os
 import random
 import re
@@ -11,11 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 
 from tests.integration.test_archivers import metric
 from tests.kit import admin
 from tests.kit.kafka import Cluster
+from tests.kit.processes import wait_for
 from tests.kit.proxy import Proxy
 
 PARTITIONS = int(os.environ.get("PARTITIONS", "100"))
@@ -31,6 +33,13 @@ def peak_mib(pid: int) -> int:
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found.group(1)) // 1024
+
+
+def known(bootstrap: str, partitions: int) -> bool:
+    """Whether the broker has heard of all that the controller has made."""
+    with contextlib.suppress(KafkaException):
+        return all(len(admin.latest(bootstrap, f"scale.{topic}", partitions)) for topic in range(TOPICS))
+    return False
 
 
 def fill(bootstrap: str, partitions: int) -> int:
@@ -64,6 +73,7 @@ def test_memory_is_bounded_whatever_the_number_of_partitions(tmp_path: Path) -> 
     with Cluster(tmp_path / "kafka", jvm=("-Xmx2g",)) as kafka:
         for topic in range(TOPICS):
             admin.create_topic(kafka.bootstrap, f"scale.{topic}", each, retention_ms=-1)
+        wait_for(lambda: known(kafka.bootstrap, each), seconds=PATIENCE, what="topics", pause=1)
         with Proxy(tmp_path / "proxy", kafka.bootstrap, [policy]) as proxy:
             process = proxy.process
             assert process is not None
