@@ -277,7 +277,8 @@ class ArchiverConfig(Section):
     read_rate: ByteRate = None
     """Most bytes of log that are read from the brokers in a second, all together; None (`none`) = no limit."""
     write_rate: ByteRate = None
-    """Most bytes that are written to archives in a second, all together; None (`none`) = no limit."""
+    """The same for what is written to archives. It holds on average: a segment is sent in one go, the next one waits.
+    """
 
 
 class LimitsConfig(Section):
