@@ -27,6 +27,8 @@ from tierproxy.telemetry import OncePerChange
 from tierproxy.tiering.group import ArchiverGroup
 from tierproxy.upstream import Cluster
 
+pytestmark = pytest.mark.timeout(300)
+
 SESSION = 6.0
 TOPICS = {"a": range(5), "b": range(2), "not wanted": range(9)}
 ALL = [TopicPartition(topic, index) for topic in ("a", "b") for index in TOPICS[topic]]

@@ -24,6 +24,8 @@ from tests.kit.producing import Recorder, merged, produce
 from tests.kit.proxy import Proxy
 from tests.kit.records import Log, assert_same, drafts, ends
 
+pytestmark = pytest.mark.timeout(600)  # several processes start, one after the other, in each
+
 PARTITIONS = 6
 ON_ITS_WAY = 384 * 1024
 """Bytes: an answer under the limit of test_rates_are_kept, or two segments."""
