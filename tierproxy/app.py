@@ -47,7 +47,9 @@ log = logging.getLogger("tierproxy.app")
 
 START_RETRY = 1.0
 FILES_BESIDES = 200
-"""Open files that are not clients': of the archiver, stores, segments, libraries."""
+"""Open files that are not clients': of the archiver, stores, libraries."""
+SPOOLS = 10_000
+"""Segments in files: as many as there are partitions, at most."""
 FILES_EVERY = 1.0
 """Seconds between two looks at the files of certificates."""
 
@@ -61,7 +63,8 @@ def run(config: Config, surroundings: Surroundings = contextlib.nullcontext) -> 
 
     Raises TierproxyError when it can't start at all (a port is taken, the archive is another cluster's).
     """
-    _make_room(config.limits.connections)
+    archives = config.archiver.enabled and any(policy.archive for policy in config.topics)
+    _make_room(config.limits.connections, SPOOLS if archives else 0)
     uvloop.run(_run(config, surroundings))
 
 
@@ -70,9 +73,10 @@ async def _run(config: Config, surroundings: Surroundings) -> None:
         await App(changed, SystemClock()).run()
 
 
-def _make_room(connections: int) -> None:
-    """Raise the number of files that this process may open as far as it can: a client takes two, its own and ours."""
-    wanted = 2 * connections + FILES_BESIDES
+def _make_room(connections: int, spools: int = 0) -> None:
+    """Raise the number of files that this process may open as far as it can: a client takes two, its own and ours, and
+    a segment that is too large for memory one."""
+    wanted = 2 * connections + FILES_BESIDES + spools
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:

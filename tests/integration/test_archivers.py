@@ -7,6 +7,7 @@ that happen to processes.
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
@@ -23,7 +24,11 @@ from tests.kit.producing import Recorder, merged, produce
 from tests.kit.proxy import Proxy
 from tests.kit.records import Log, assert_same, drafts, ends
 
+pytestmark = pytest.mark.timeout(600)  # several processes start, one after the other, in each
+
 PARTITIONS = 6
+ON_ITS_WAY = 384 * 1024
+"""Bytes: an answer under the limit of test_rates_are_kept, or two segments."""
 PATIENCE = 120.0
 """Seconds: for a machine that does much else."""
 QUICK = {"bytes": "16KiB", "age": "200ms"}
@@ -196,6 +201,36 @@ def test_without_a_group_the_loser_of_each_race_says_so_and_goes_on(
     log = merged(*logs)
     wait_archived(kafka, topic, log)
     assert_whole(both[0], topic, log)
+
+
+# ---- limits --------------------------------------------------------------------------------------------------
+
+
+def test_rates_are_kept(kafka: Cluster, replicas: Callable[..., Proxy]) -> None:
+    """Seen from outside, by the metrics: no stretch of time brings more than the rate, what is saved up in a second,
+    and what was on its way. On a slow machine it is less."""
+    topic, rate = new_topic(kafka, "group.rates"), 256 * 1024
+    log = send(kafka, topic, 700, seed=92)
+    proxy = replicas("limited", topic, read_rate="256KiB/s", write_rate="128KiB/s").start()
+    seen: dict[str, list[tuple[float, float, float]]] = {"read": [], "written": []}
+
+    def archived() -> bool:
+        for name, samples in seen.items():
+            begin = time.monotonic()
+            size = metric(proxy, f"archiver_{name}_bytes_total")
+            samples.append((begin, size, time.monotonic()))
+        manifests = proxy.manifests(topic)
+        return all(p in manifests and manifests[p]["end_offset"] > last for p, last in ends(log).items())
+
+    wait_for(archived, seconds=PATIENCE, what="archive", pause=0.2)
+    for name, most in (("read", rate), ("written", rate // 2)):
+        samples = seen[name]
+        assert samples[-1][1] > 3 * most, "the test has to give it more to do"
+        for at, (begin, size, _) in enumerate(samples):
+            for _, later, end in samples[at:]:
+                assert later - size <= most * (end - begin + 1) + ON_ITS_WAY
+    assert 'tierproxy_archiver_rate_wait_seconds_total{what="read"}' in proxy.get("/metrics")[1]
+    assert_whole(proxy, topic, log)
 
 
 # ---- who else may be there -----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 the process has ever had, gateway and all.
 """
 
+import contextlib
 import os
 import random
 import re
@@ -11,11 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 
 from tests.integration.test_archivers import metric
 from tests.kit import admin
 from tests.kit.kafka import Cluster
+from tests.kit.processes import wait_for
 from tests.kit.proxy import Proxy
 
 PARTITIONS = int(os.environ.get("PARTITIONS", "100"))
@@ -24,7 +26,7 @@ RECORD = 20_000
 RECORDS = 70 if PARTITIONS <= 200 else 15
 """Of each partition: more than there is room for in memory, all together."""
 MOST_MIB = 512 if PARTITIONS > 200 else 280
-PATIENCE = 100 if PARTITIONS <= 200 else 1800
+PATIENCE = 200 if PARTITIONS <= 200 else 1800
 
 
 def peak_mib(pid: int) -> int:
@@ -33,10 +35,17 @@ def peak_mib(pid: int) -> int:
     return int(found.group(1)) // 1024
 
 
+def known(bootstrap: str, partitions: int) -> bool:
+    """Whether the broker has heard of all that the controller has made."""
+    with contextlib.suppress(KafkaException):
+        return all(len(admin.latest(bootstrap, f"scale.{topic}", partitions)) for topic in range(TOPICS))
+    return False
+
+
 def fill(bootstrap: str, partitions: int) -> int:
     """Random bytes, which no compression makes smaller, into every partition in turns. Returns how many."""
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 50, "log_level": 2})
-    chance = random.Random(1)
+    patient: dict[str, str | int] = {"linger.ms": 1000, "message.timeout.ms": 0, "queue.buffering.max.kbytes": 131_072}
+    producer, chance = Producer({"bootstrap.servers": bootstrap, "log_level": 2, **patient}), random.Random(1)
     for _ in range(RECORDS):
         for topic in range(TOPICS):
             for partition in range(partitions):
@@ -52,7 +61,7 @@ def fill(bootstrap: str, partitions: int) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="VmHWM is Linux's")
-@pytest.mark.timeout(PATIENCE + 20)
+@pytest.mark.timeout(3 * PATIENCE)
 def test_memory_is_bounded_whatever_the_number_of_partitions(tmp_path: Path) -> None:
     each = PARTITIONS // TOPICS
     policy = {
@@ -64,6 +73,7 @@ def test_memory_is_bounded_whatever_the_number_of_partitions(tmp_path: Path) -> 
     with Cluster(tmp_path / "kafka", jvm=("-Xmx2g",)) as kafka:
         for topic in range(TOPICS):
             admin.create_topic(kafka.bootstrap, f"scale.{topic}", each, retention_ms=-1)
+        wait_for(lambda: known(kafka.bootstrap, each), seconds=PATIENCE, what="topics", pause=1)
         with Proxy(tmp_path / "proxy", kafka.bootstrap, [policy]) as proxy:
             process = proxy.process
             assert process is not None

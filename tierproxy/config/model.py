@@ -296,7 +296,8 @@ class ArchiverConfig(Section):
     read_rate: ByteRate = None
     """Most bytes of log that are read from the brokers in a second, all together; None (`none`) = no limit."""
     write_rate: ByteRate = None
-    """Most bytes that are written to archives in a second, all together; None (`none`) = no limit."""
+    """The same for what is written to archives. It holds on average: a segment is sent in one go, the next one waits.
+    """
     upkeep_interval_ms: Annotated[DurationMs, Field(alias="upkeep_interval"), duration_within(100, 86_400_000)] = (
         300_000
     )

@@ -79,6 +79,7 @@ class Archiver:
         self._trims = Trims(cluster)
         self._lookout = Lookout(cluster, clock, self._troubles)
         self._around: dict[str, Surroundings] = {}
+        self._refused: set[str] = set()  # archives that could not be used at this look: not asked for each partition
         self._workers: dict[PartitionId, tuple[PartitionWorker, asyncio.Task[None]]] = {}
         self._copiers: dict[int, tuple[Copier, asyncio.Task[None]]] = {}
         self._settings: dict[str, tuple[bytes, Mapping[str, str]]] = {}  # by topic: its id, its settings
@@ -137,6 +138,7 @@ class Archiver:
         view = await self._cluster.refresh()
         wanted = await self._wanted(view)
         mine = self._share(wanted, view)
+        self._refused.clear()
         for pid in [pid for pid in self._workers if pid not in mine]:
             if pid not in wanted:
                 log.info("%s: no longer archived", pid)
@@ -248,7 +250,7 @@ class Archiver:
     async def _surroundings(self, archive: str, view: ClusterView) -> Surroundings | None:
         """What the workers of an archive share; None while the archive can't be used for this cluster."""
         known = self._around.get(archive)
-        if known is not None:
+        if known is not None or archive in self._refused:
             return known
         if view.cluster_id is None:
             raise TierproxyError("the brokers don't tell their cluster's id")
@@ -257,6 +259,7 @@ class Archiver:
             await library.claim(view.cluster_id)
         except TierproxyError as error:
             self._troubles.began(f"claim {archive}", f"archive {archive} can't be used: {error}", logging.ERROR)
+            self._refused.add(archive)
             return None
         self._troubles.ended(f"claim {archive}", f"archive {archive} can be used")
         around = self._around[archive] = Surroundings(

@@ -108,12 +108,18 @@ class ArchiverGroup:
             while True:
                 event = await self._carry_out(action)
                 before, alone = self._membership.share, self._membership.alone
-                action = self._membership.on(event, self._clock.monotonic())
+                action = await self._next(event)
                 self._say(event, before)
                 if self._membership.share != before or self._membership.alone != alone or isinstance(event, Synced):
                     self._changed()
         finally:
             await self._leave()
+
+    async def _next(self, event: Event) -> Action:
+        now = self._clock.monotonic()
+        if isinstance(event, Joined) and event.leads:  # sharing out many partitions takes too long for clients to wait
+            return await asyncio.to_thread(self._membership.on, event, now)
+        return self._membership.on(event, now)
 
     async def _carry_out(self, action: Action) -> Event:
         try:

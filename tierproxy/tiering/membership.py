@@ -250,7 +250,7 @@ class Membership:
             return self._find("the group's coordinator is changing", now)
         if error in _HOPELESS:
             return self._hopeless(_why(error), now)
-        return self._find(f"the group's coordinator says {error_name(error)}", now)
+        return self._find(_why(error), now)
 
     def _whole(self, now: float) -> Action:
         self._seen_at, self._failures = now, 0
@@ -295,5 +295,10 @@ def _why(error: int) -> str:
         return (
             "the brokers don't allow this archiver.session_timeout (group.min.session.timeout.ms, "
             "group.max.session.timeout.ms)"
+        )
+    if error == ErrorCode.UNKNOWN_SERVER_ERROR:
+        return (
+            "the group's coordinator says UNKNOWN_SERVER_ERROR, as it does when a group with very many topics is too "
+            "large for one record (max.message.bytes of __consumer_offsets)"
         )
     return f"the group's coordinator says {error_name(error)}"

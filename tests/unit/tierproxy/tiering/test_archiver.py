@@ -100,6 +100,19 @@ async def test_topics_without_ids_are_archived_and_not_trimmed(
     assert caplog.text.count("topic t is archived but not trimmed: the brokers give no topic ids") == 1
 
 
+async def test_brokers_that_know_no_groups_are_archived_alone(
+    brokers: FakeCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = troubles()
+    brokers.create_topic("t")[0].append(batch())
+    async with Scene(brokers, tmp_path, KEEP_ALL, group="archivers-{cluster}") as scene:
+        await scene.archived("t", 10)
+        assert troubles() == before + 1
+    assert "group archivers-c can't be used: broker 127.0.0.1:" in caplog.text
+    assert "offers nothing of JOIN_GROUP" in caplog.text
+    assert caplog.text.count("This archiver works on everything alone") == 1
+
+
 async def test_what_is_archived_is_kept_in_order_up_to_where_the_broker_s_log_begins(
     brokers: FakeCluster, tmp_path: Path
 ) -> None:
