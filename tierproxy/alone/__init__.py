@@ -31,6 +31,8 @@ async def alone(config: Config, *, host: str | None) -> AsyncIterator[Config]:
     anybody. Raises TierproxyError where the archive can't be read, or nothing is there.
     """
     libraries = {name: Library(open_store(about), config.cluster.name) for name, about in config.archives.items()}
+    for name, library in libraries.items():
+        library.stand_beside(name, libraries)
     try:
         stock = await take_stock(libraries, config.policy_for)
     finally:
