@@ -78,7 +78,16 @@ class Leader:
         return Borders(start.offset, end.offset, end.leader_epoch)
 
     async def compare(self, manifest: Manifest | None) -> Loaded:
-        """The log's facts beside the manifest's. Raises LeaderTrouble."""
+        """The log's facts beside the manifest's. Raises LeaderTrouble.
+
+        Where they contradict it, or show a gap, they may be a namesake's: then TopicGone.
+        """
+        facts = await self._facts(manifest)
+        if manifest is not None and (facts.log_start > manifest.end_offset or disagreement(facts) is not None):
+            await self.check_topic()
+        return facts
+
+    async def _facts(self, manifest: Manifest | None) -> Loaded:
         borders = await self.borders()
         if manifest is None or manifest.resume_epoch == NO_EPOCH:
             return Loaded(manifest, borders.start, borders.end, borders.leader_epoch)
@@ -104,7 +113,7 @@ class Leader:
         """
 
         async def check() -> None:
-            facts = await self.compare(manifest)  # an election may have rewritten the log since
+            facts = await self._facts(manifest)  # an election may have rewritten the log since
             await self.check_topic()  # last, as all else goes by name; and a namesake's facts are no disagreement
             reason = disagreement(facts)
             if reason is not None:
