@@ -225,6 +225,15 @@ def test_closes_by_age_of_its_first_batch_even_if_nothing_comes() -> None:
     assert machine.on(Due(), at(70)) == Upload()
 
 
+def test_is_old_enough_when_it_asked_to_be_woken_for_it_however_numbers_are_rounded() -> None:
+    opened, age = 13.4, 8.5
+    assert (opened + age) - opened < age
+    rules = replace(KEEP_ALL, segment_age=age)
+    machine, action = play(rules, loaded(None, 0, 300), Copied(10, 3, 100, 0), seconds=opened)
+    assert isinstance(action, Copy)
+    assert isinstance(machine.on(Due(), at(action.wake_at)), Upload)
+
+
 def test_an_empty_segment_is_never_closed() -> None:
     machine, _ = play(KEEP_ALL, loaded(None, 0, 9))
     assert isinstance(machine.on(Due(), at(1e6)), Copy)
