@@ -242,7 +242,7 @@ MOVES: Mapping[State, Mapping[type, tuple[State, ...]]] = {
     _C: {
         Copied: (_C, _U, _T),
         Due: (_C, _U, _T),
-        OutOfRange: (_C, _G, _U, _L, _X),
+        OutOfRange: (_C, _G, _U, _T, _L, _X),
         Diverged: (_L, _X),
         Failed: (_C, _U, _T),
         Spoiled: (_L,),

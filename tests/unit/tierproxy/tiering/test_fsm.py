@@ -164,6 +164,13 @@ def test_an_offset_that_is_in_range_again_is_asked_for_again_after_a_pause() -> 
     assert (action.offset, action.not_before) == (100, 5 + RETRY_FIRST)
 
 
+def test_an_offset_that_is_in_range_again_may_meet_a_trim_that_is_due() -> None:
+    machine, action = play(KEEP_NOTHING, loaded(archived(0, 100, 200), 0, 300, epoch_end=300))
+    assert isinstance(action, Trim)
+    assert isinstance(machine.on(Failed("?"), at(0)), Copy)
+    assert machine.on(OutOfRange(0, 300), at(5)) == action
+
+
 # ---- gaps ----------------------------------------------------------------------------------------------------
 
 
