@@ -85,15 +85,17 @@ class Chaos:
         for thread in (self._writer, *followers):
             thread.start()
         try:
-            self._spoil(time.monotonic() + self._seconds)
+            try:
+                self._spoil(time.monotonic() + self._seconds)
+            finally:
+                for what in list(self._spoiled):
+                    self._make_good(what)
+                self._note("nothing is spoiled any more")
+                self._writer.stop()
+            self._wait_trimmed(kafka)
         finally:
-            for what in list(self._spoiled):
-                self._make_good(what)
-            self._note("nothing is spoiled any more")
-            self._writer.stop()
-        self._wait_trimmed(kafka)
-        for follower in followers:
-            follower.stop()
+            for follower in followers:
+                follower.stop()
         self._raise_failure()
         ends = self._writer.ends
         deadline = time.monotonic() + RECOVERY
