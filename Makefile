@@ -1,6 +1,7 @@
 # Needs git, Python >= 3.11 and make; everything else is fetched into this folder (.venv, .cache) on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-unit clients lint format types imports check demo differential fuzz bench scale clean distclean
+.PHONY: help setup test test-unit clients lint format types imports check demo differential simulate soak fuzz bench scale clean \
+    distclean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -17,6 +18,8 @@ help:
 	@echo "make clients the client matrix in its long form: older clients too, more rounds"
 	@echo "make differential  the same random requests to a whole log and to an archived one"
 	@echo "             (N=20000 requests, SEED=7, ONLY=123 to repeat one, KAFKA=3.9.1)"
+	@echo "make simulate  archivers, brokers and store in virtual time, by seed (SEEDS=20000, FIRST=1, SEED=7 TRACE=1)"
+	@echo "make soak    real Kafka, S3 and tierproxy, killed, paused and cut at random (SECONDS=3600, SEED=7)"
 	@echo "make fuzz    random bytes, led by coverage, to all that reads them (SECONDS=600, TARGET=fetch_stream)"
 	@echo "make bench   speeds: hot directly, hot through the proxy, cold through the proxy, archiving"
 	@echo "make scale   the memory of an archiver of many partitions (PARTITIONS=2000)"
@@ -81,6 +84,13 @@ demo: $(READY)
 differential: $(READY)
 	@$(PY) -m tests.differential $(if $(N),--requests $(N)) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
 	    $(if $(KAFKA),--kafka $(KAFKA))
+
+simulate: $(READY)
+	@$(PY) -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED)) \
+	    $(if $(TRACE),--trace) $(if $(JOBS),--jobs $(JOBS))
+
+soak: $(READY)
+	@$(PY) -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 fuzz: $(READY)
 	@$(PY) -m tests.fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TARGET),--target $(TARGET))

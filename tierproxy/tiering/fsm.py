@@ -287,7 +287,7 @@ class Machine:
         if self._bytes and (
             self._behind_gap()
             or self._bytes >= self.rules.segment_bytes
-            or now.monotonic - self._opened_at >= self.rules.segment_age
+            or now.monotonic >= self._opened_at + self.rules.segment_age  # as `_copy` reckons, to the last bit
         ):
             return self._to(State.UPLOAD, Upload())
         if self._trim_at <= now.monotonic:

@@ -12,7 +12,7 @@ from tierproxy.archive.manifest import NO_EPOCH, Manifest
 from tierproxy.archive.names import PartitionId
 from tierproxy.archive.retention import reappeared
 from tierproxy.errors import TierproxyError
-from tierproxy.tiering.history import Same, judge, narrow
+from tierproxy.tiering.history import Behind, Same, judge, narrow
 from tierproxy.tiering.steps import Loaded
 from tierproxy.tiering.trims import Trims
 from tierproxy.upstream import EARLIEST, LATEST, Cluster, EndOfEpoch, TopicPartition
@@ -79,7 +79,17 @@ class Leader:
         return Borders(start.offset, end.offset, end.leader_epoch)
 
     async def compare(self, manifest: Manifest | None) -> Loaded:
-        """The log's facts beside the manifest's. Raises LeaderTrouble."""
+        """The log's facts beside the manifest's. Raises LeaderTrouble.
+
+        Where they contradict it, or show a gap, they may be a namesake's: then TopicGone.
+        """
+        facts = await self._facts(manifest)
+        gap = manifest is not None and facts.log_start > manifest.end_offset
+        if gap or not isinstance(judge(facts), Same | Behind):
+            await self.check_topic()
+        return facts
+
+    async def _facts(self, manifest: Manifest | None) -> Loaded:
         borders = await self.borders()
         facts = Loaded(manifest, borders.start, borders.end, borders.leader_epoch)
         if manifest is None or borders.start > manifest.end_offset:
@@ -121,7 +131,7 @@ class Leader:
         """
 
         async def check() -> None:
-            facts = await self.compare(manifest)  # an election may have rewritten the log since
+            facts = await self._facts(manifest)  # an election may have rewritten the log since
             await self.check_topic()  # last, as all else goes by name; and a namesake's facts are no disagreement
             if not isinstance(judge(facts), Same):
                 raise Disagreement("the log is not, or not yet, what was archived, so nothing is trimmed")

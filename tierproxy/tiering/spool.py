@@ -118,6 +118,10 @@ class OpenSegment:
         expected, epoch = self.next_offset, self.last_epoch
         try:
             for header, batch in walk(answer.records if answer.records is not None else memoryview(b"")):
+                if not crc_ok(batch):  # before its header is believed: a wrong last offset would have it skipped
+                    return accepted, CorruptBatch(
+                        f"the batch {header.base_offset}-{header.last_offset} does not match its checksum"
+                    )
                 if header.next_offset <= expected:
                     continue  # the broker begins at the batch that holds the offset, never before; be safe
                 if 0 <= answer.last_stable_offset < header.next_offset:
@@ -131,10 +135,6 @@ class OpenSegment:
                     return accepted, OtherHistory(
                         f"the batch at {header.base_offset} has leader epoch {header.leader_epoch}, the one "
                         f"before it {epoch}"
-                    )
-                if not crc_ok(batch):
-                    return accepted, CorruptBatch(
-                        f"the batch {header.base_offset}-{header.last_offset} does not match its checksum"
                     )
                 accepted.append((header, batch))
                 expected, epoch = header.next_offset, header.leader_epoch

@@ -287,7 +287,7 @@ MOVES: Mapping[State, Mapping[type, tuple[State, ...]]] = {
     _C: {
         Copied: (_C, _U, _K, _T),
         Due: (_C, _U, _K, _T),
-        OutOfRange: (_C, _G, _U, _L),
+        OutOfRange: (_C, _G, _U, _K, _T, _L),
         Diverged: (_L,),
         Failed: (_C, _U, _K, _T),
         Spoiled: (_L,),

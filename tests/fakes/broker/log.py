@@ -72,6 +72,7 @@ class PartitionLog:
         self.replicated: int | None = None
         """What all replicas have, when a test holds them back; None: everything."""
         self._open: dict[int, int] = {}  # producer id → first offset of its open transaction
+        self._ended: list[tuple[int, int]] = []  # (first offset, marker) of those that not all replicas know to be over
 
     # -- bounds -----------------------------------------------------------------------------------------------------
 
@@ -81,7 +82,10 @@ class PartitionLog:
 
     @property
     def last_stable(self) -> int:
-        return max(self.start, min([self.high_watermark, *self._open.values()]))
+        """A transaction whose marker is above the high watermark may still be open, after an election."""
+        mark = self.high_watermark
+        self._ended = [each for each in self._ended if each[1] >= mark]
+        return max(self.start, min([mark, *self._open.values(), *(first for first, _ in self._ended)]))
 
     def bound(self, committed: bool) -> int:
         """Up to where (exclusive) a consumer may read."""
@@ -113,6 +117,8 @@ class PartitionLog:
             self._open.setdefault(header.producer_id, header.base_offset)
             return
         first = self._open.pop(header.producer_id, None)
+        if first is not None:
+            self._ended.append((first, header.base_offset))
         if kind == CONTROL_ABORT and first is not None:
             self.aborted.append(AbortedTransaction(header.producer_id, first, header.base_offset))
 
@@ -136,6 +142,7 @@ class PartitionLog:
         self.epochs = [entry for entry in self.epochs if entry[1] < offset]
         self.aborted = [each for each in self.aborted if each.marker_offset < offset]
         self._open = {producer: first for producer, first in self._open.items() if first < offset}
+        self._ended = [each for each in self._ended if each[1] < offset]
 
     # -- deleting ---------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Both stores, each new and empty for every test, behind the interface that the rest of tierproxy sees."""
+"""Both stores and the simulation's, each new and empty for every test, behind the interface that the rest sees."""
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 
 from tests.kit.s3 import S3Server
+from tests.simulation.disk import Disk, SimStore
 from tierproxy.archive.s3_client import S3Place
 from tierproxy.archive.store import Store
 from tierproxy.archive.store_file import FileStore
@@ -25,13 +26,16 @@ def s3_place(s3: S3Server) -> S3Place:
     return S3Place(bucket, "some/prefix/", "us-east-1", s3.endpoint_url, "kit", "kit-secret")
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", "s3", "simulated"])
 async def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
     opened: list[Store] = []
+    disk = Disk()
     place = request.getfixturevalue("s3_place") if request.param == "s3" else None
 
     def open_one() -> Store:
-        if place is None:
+        if request.param == "simulated":
+            opened.append(SimStore(disk))
+        elif place is None:
             opened.append(FileStore(tmp_path / "archive"))
         else:
             opened.append(S3Store(place, pauses=(0.01, 0.02), page_keys=3))

@@ -197,6 +197,13 @@ def test_an_offset_that_is_in_range_again_is_asked_for_again_after_a_pause() -> 
     assert (action.offset, action.not_before) == (100, 5 + RETRY_FIRST)
 
 
+def test_an_offset_that_is_in_range_again_may_meet_a_trim_that_is_due() -> None:
+    machine, action = play(KEEP_NOTHING, loaded(archived(0, 100, 200), 0, 300, same_to=300))
+    assert isinstance(action, Trim)
+    assert isinstance(machine.on(Failed("?"), at(0)), Copy)
+    assert machine.on(OutOfRange(0, 300), at(5)) == action
+
+
 # ---- gaps ----------------------------------------------------------------------------------------------------
 
 
@@ -254,6 +261,15 @@ def test_closes_by_age_of_its_first_batch_even_if_nothing_comes() -> None:
     assert isinstance(action, Copy)
     assert action.wake_at == 70
     assert machine.on(Due(), at(70)) == Upload()
+
+
+def test_is_old_enough_when_it_asked_to_be_woken_for_it_however_numbers_are_rounded() -> None:
+    opened, age = 13.4, 8.5
+    assert (opened + age) - opened < age
+    rules = replace(KEEP_ALL, segment_age=age)
+    machine, action = play(rules, loaded(None, 0, 300), Copied(10, 3, 100, 0), seconds=opened)
+    assert isinstance(action, Copy)
+    assert isinstance(machine.on(Due(), at(action.wake_at)), Upload)
 
 
 def test_an_empty_segment_is_never_closed() -> None:

@@ -7,7 +7,9 @@ import pytest
 from protocol.apis import ApiKey
 from tests.fakes.broker import FakeCluster, Request
 from tests.fakes.broker.steering import Answer, GoOn
+from tests.unit.batch_maker import make_batch, plain_records
 from tierproxy.access import Access
+from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
 from tierproxy.clock import SystemClock
 from tierproxy.tiering.leader import Leader, LeaderTrouble, TopicGone
@@ -66,3 +68,19 @@ async def test_a_leader_that_can_not_be_asked_says_nothing_of_its_topic(brokers:
     await brokers.nodes[2].stop()
     with pytest.raises(LeaderTrouble):
         await leader.check_topic()
+
+
+async def test_a_namesakes_log_says_nothing_of_the_archive(
+    brokers: FakeCluster, cluster: Cluster, leader: Leader
+) -> None:
+    """It begins behind the archive's end, as if records had been lost; and another ends before, as if rewritten."""
+    old = brokers.topics["t"].topic_id
+    archived = Manifest.empty("c", "id", PartitionId("t", old, 0), 5)
+    brokers.delete_topic("t")
+    log = brokers.create_topic("t", leaders=[2])[0].log
+    with pytest.raises(TopicGone, match="created again"):
+        await leader.compare(archived)
+    log.append(make_batch(0, plain_records(20)), 0)
+    log.trim(10)
+    with pytest.raises(TopicGone, match="created again"):
+        await leader.compare(archived)

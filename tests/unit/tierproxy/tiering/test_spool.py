@@ -193,6 +193,15 @@ def test_a_spool_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
         opened.take(answer(*(noisy(base) for base in range(1, 20))))
 
 
+def test_does_not_believe_the_header_of_a_damaged_batch() -> None:
+    """Its last offset says that it was copied before: left out for that, it would be a hole, and then trimmed."""
+    opened = segment(12, cut=True)
+    damaged = patched(batch(10, 5), 23, ">i", 1)  # 10 to 11, it says
+    with pytest.raises(CorruptBatch):
+        opened.take(answer(damaged, batch(15)))
+    assert (opened.next_offset, opened.plain_bytes) == (12, 0)
+
+
 # ---- what is held in memory ----------------------------------------------------------------------------------
 
 
