@@ -20,7 +20,7 @@ import logging
 from bisect import bisect_right
 from collections.abc import Mapping
 
-from protocol import codec, serving
+from protocol import codec, serving, serving_groups
 from protocol.api_versions import unsupported_api_versions
 from protocol.apis import ApiKey
 from protocol.errors import ErrorCode, MalformedError
@@ -114,7 +114,7 @@ class EmptyBroker:
                 ends = [self._end_of_epoch(*each) for each in serving.epoch_ends_question(body, version)]
                 return serving.epoch_ends_answer(version, correlation_id, ends)
             case ApiKey.FIND_COORDINATOR:
-                return serving.coordinator_answer(body, version, correlation_id, self._self)
+                return serving_groups.coordinator_answer(body, version, correlation_id, self._self)
             case ApiKey.PRODUCE:
                 refused = ErrorCode.POLICY_VIOLATION
                 return serving.produce_refusal(body, version, correlation_id, refused, READ_ONLY)
@@ -126,24 +126,24 @@ class EmptyBroker:
         match header.api_key:
             case ApiKey.JOIN_GROUP:
                 client_id = (header.client_id or b"").decode("utf-8", "replace")
-                group_id, asked = serving.join_question(body, version, client_id)
-                return serving.join_answer(version, correlation_id, await self._groups.join(group_id, asked))
+                group_id, asked = serving_groups.join_question(body, version, client_id)
+                return serving_groups.join_answer(version, correlation_id, await self._groups.join(group_id, asked))
             case ApiKey.SYNC_GROUP:
-                synced = await self._groups.sync(*serving.sync_question(body, version))
-                return serving.sync_answer(version, correlation_id, synced)
+                synced = await self._groups.sync(*serving_groups.sync_question(body, version))
+                return serving_groups.sync_answer(version, correlation_id, synced)
             case ApiKey.HEARTBEAT:
-                error = self._groups.heartbeat(*serving.heartbeat_question(body, version))
-                return serving.heartbeat_answer(version, correlation_id, error)
+                error = self._groups.heartbeat(*serving_groups.heartbeat_question(body, version))
+                return serving_groups.heartbeat_answer(version, correlation_id, error)
             case ApiKey.LEAVE_GROUP:
-                group_id, members = serving.leave_question(body, version)
+                group_id, members = serving_groups.leave_question(body, version)
                 errors = [self._groups.leave(group_id, *member) for member in members]
-                return serving.leave_answer(version, correlation_id, members, errors)
+                return serving_groups.leave_answer(version, correlation_id, members, errors)
             case ApiKey.OFFSET_COMMIT:
-                group_id, member_id, generation, offsets = serving.commit_question(body, version)
+                group_id, member_id, generation, offsets = serving_groups.commit_question(body, version)
                 errors = self._groups.commit(group_id, member_id, generation, offsets)
-                return serving.commit_answer(version, correlation_id, offsets, errors)
+                return serving_groups.commit_answer(version, correlation_id, offsets, errors)
             case _:
-                return serving.committed_answer(body, version, correlation_id, self._groups.committed)
+                return serving_groups.committed_answer(body, version, correlation_id, self._groups.committed)
 
     # -- topics -----------------------------------------------------------------------------------------------------
 

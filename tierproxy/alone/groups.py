@@ -17,7 +17,7 @@ from enum import Enum
 from uuid import uuid4
 
 from protocol.errors import ErrorCode
-from protocol.serving import Committed, JoinAnswer, JoinAsked, SyncAnswer
+from protocol.serving_groups import Committed, JoinAnswer, JoinAsked, SyncAnswer
 
 MOST_GROUPS = 1_000
 MOST_OFFSETS = 100_000

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from protocol.errors import ErrorCode
-from protocol.serving import Committed, JoinAnswer, JoinAsked, SyncAnswer
+from protocol.serving_groups import Committed, JoinAnswer, JoinAsked, SyncAnswer
 from tierproxy.alone.groups import LONGEST_METADATA, MOST_GROUPS, Groups
 
 LONG = 600_000
