@@ -38,8 +38,8 @@ CRC_FROM = 21
 """The first byte that the CRC covers."""
 
 _HEADER = Struct(">qiibIhiqqqhii")
-_LENGTH_FROM = 12
-_MAGIC_AT = 16
+LENGTH_FROM = 12
+MAGIC_AT = 16
 _MAX_OFFSET = (1 << 63) - 1
 
 CODEC_NAMES = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -104,13 +104,13 @@ def read_batch_header(buf: Buffer, pos: int = 0) -> BatchHeader | None:
     MalformedError for another magic (as soon as its byte is there) and for values that no broker writes.
     """
     left = len(buf) - pos
-    if left > _MAGIC_AT and buf[pos + _MAGIC_AT] != 2:
-        magic = buf[pos + _MAGIC_AT]
+    if left > MAGIC_AT and buf[pos + MAGIC_AT] != 2:
+        magic = buf[pos + MAGIC_AT]
         raise MalformedError(f"message format {magic} at byte {pos}: only magic 2 (Kafka 0.11 and later) is known")
     if left < HEADER_SIZE:
         return None
     base, length, *rest = _HEADER.unpack_from(buf, pos)
-    header = BatchHeader(base, length + _LENGTH_FROM, *rest)
+    header = BatchHeader(base, length + LENGTH_FROM, *rest)
     if header.size < HEADER_SIZE:
         raise MalformedError(f"batch of {header.size} bytes at byte {pos}: its header has {HEADER_SIZE}")
     if base < 0 or header.last_offset_delta < 0 or header.record_count < 0 or header.last_offset >= _MAX_OFFSET:

@@ -28,7 +28,6 @@ from tierproxy.config import Config
 from tierproxy.errors import TierproxyError
 from tierproxy.tasks import Tasks
 from tierproxy.tiering.archiver import Archiver
-from tierproxy.tiering.steps import State
 
 CLUSTER = "sim"
 ARCHIVE = "a"
@@ -78,7 +77,6 @@ class SimArchiver:
     def __init__(self, name: str, stage: Stage, chance: random.Random, brokers: Brokers | None = None) -> None:
         self.name = name
         self.clock = SimClock(stage.loop)
-        self.archiver: Archiver | None = None
         self._stage = stage
         self._chance = chance
         self._brokers = brokers or stage.brokers
@@ -87,7 +85,6 @@ class SimArchiver:
     def start(self) -> None:
         stage = self._stage
         self.process = Process(self.name, stage.loop)
-        self.archiver = None
         self.process.begin(self._main(), f"{self.name} main")
         stage.trace.note(self.name, "starts")
 
@@ -101,20 +98,13 @@ class SimArchiver:
                 break
             except TierproxyError:
                 await asyncio.sleep(1)
-        self.archiver = Archiver(stage.config, cluster, {ARCHIVE: library}, self.clock, Tasks(), self)
-        await self.archiver.run()
+        await Archiver(stage.config, cluster, {ARCHIVE: library}, self.clock, Tasks(), self).run()
 
     def committed(self, pid: PartitionId, manifest: Manifest) -> None:
         """As ArchiveObserver."""
 
     def trimmed(self, tp: TopicPartition, log_start: int) -> None:
         """As ArchiveObserver."""
-
-    def stopped(self) -> list[PartitionId]:
-        """Partitions that this archiver will not touch until a person has looked."""
-        if self.archiver is None:
-            return []
-        return [pid for pid, (worker, _) in self.archiver._workers.items() if worker.state is State.STOPPED]
 
 
 class SimReader:

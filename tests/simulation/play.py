@@ -87,7 +87,7 @@ class Play:
 
     def run(self) -> Outcome:
         asyncio.set_event_loop(self.loop)
-        log = TraceLog(self.trace)
+        log = TraceLog(self.trace, self._stopped)
         try:
             with _logging_to(log), _seeded(self._some()):
                 try:
@@ -108,10 +108,18 @@ class Play:
     def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An exception that nobody waits for: a broken promise, or a defect."""
         error = context.get("exception")
+        self._fail(str(error) if isinstance(error, Broken) else f"{context['message']}: {error!r}")
+
+    def _stopped(self, partition: str) -> None:
+        """An archiver says that a person must look: only a rewritten history is reason enough."""
+        if all(each.rewritten_from is None for pid, each in self.truth.partitions.items() if str(pid) == partition):
+            self._fail(f"an archiver has stopped {partition}, whose history nobody rewrote")
+
+    def _fail(self, what: str) -> None:
         if self._failure is None:
-            self._failure = str(error) if isinstance(error, Broken) else f"{context['message']}: {error!r}"
-            self.trace.note("truth", f"BROKEN: {self._failure}")
-        loop.stop()
+            self._failure = what
+            self.trace.note("truth", f"BROKEN: {what}")
+        self.loop.stop()
 
     def _clear_up(self) -> None:
         self._failure = self._failure or "over"
@@ -214,10 +222,6 @@ class Play:
         for pid, partition in self.truth.partitions.items():
             if partition.manifest is not None:
                 await read_all(Library(store, CLUSTER), pid, self.truth, self.chance)
-        for archiver in self.archivers:
-            for pid in archiver.stopped():
-                if self.truth.partitions[pid].rewritten_from is None:
-                    raise self._broken(f"{archiver.name} has stopped {pid}, whose history nobody rewrote")
 
     def _waiting_for(self) -> str | None:
         """What is not done yet; None: all is."""

@@ -4,9 +4,12 @@ The same seed gives the same lines, byte for byte; so they say no object's ident
 """
 
 import logging
+from collections.abc import Callable
 from hashlib import sha256
 
 from tests.simulation.loop import VirtualLoop, current_process
+
+STOPPED = "is not archived any further"
 
 
 class Trace:
@@ -33,9 +36,11 @@ class Trace:
 class TraceLog(logging.Handler):
     """What tierproxy logs, in the trace of the play that is on. Dead processes say nothing more."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, stopped: Callable[[str], None]) -> None:
+        """`stopped` is told of each partition ("topic-0") that an archiver will not touch any more."""
         super().__init__(logging.INFO)
         self._trace = trace
+        self._stopped = stopped
         self.crashes: list[str] = []
         """Lines of level ERROR that come from `Tasks`: defects."""
 
@@ -49,3 +54,5 @@ class TraceLog(logging.Handler):
         if record.name == "tierproxy.tasks" and record.levelno >= logging.ERROR:
             self.crashes.append(text)
         self._trace.note(process.name if process is not None else "world", f"{record.levelname.lower()}: {text}")
+        if STOPPED in text:
+            self._stopped(text.split()[0])

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
-from protocol.batches import BatchHeader, crc_ok, walk
+from protocol.batches import HEADER_SIZE, LENGTH_FROM, MAGIC_AT, BatchHeader, crc_ok, walk
 from protocol.errors import MalformedError
 from protocol.fetch_response import FetchedPartition
 from tierproxy.archive.manifest import SegmentEntry
@@ -116,12 +116,14 @@ class OpenSegment:
     def _accept(self, answer: FetchedPartition) -> tuple[list[tuple[BatchHeader, memoryview]], TierproxyError | None]:
         accepted: list[tuple[BatchHeader, memoryview]] = []
         expected, epoch = self.next_offset, self.last_epoch
+        records, at = answer.records if answer.records is not None else memoryview(b""), 0
         try:
-            for header, batch in walk(answer.records if answer.records is not None else memoryview(b"")):
+            for header, batch in walk(records):
                 if not crc_ok(batch):  # before its header is believed: a wrong last offset would have it skipped
                     return accepted, CorruptBatch(
                         f"the batch {header.base_offset}-{header.last_offset} does not match its checksum"
                     )
+                at += len(batch)
                 if header.next_offset <= expected:
                     continue  # the broker begins at the batch that holds the offset, never before; be safe
                 if 0 <= answer.last_stable_offset < header.next_offset:
@@ -139,5 +141,13 @@ class OpenSegment:
                 accepted.append((header, batch))
                 expected, epoch = header.next_offset, header.leader_epoch
         except MalformedError as error:
-            return accepted, UnreadableBatch(str(error))
+            return accepted, _fault(records[at:], str(error))
         return accepted, None
+
+
+def _fault(rest: memoryview, what: str) -> CorruptBatch | UnreadableBatch:
+    """Of a batch with an impossible header: damaged on its way, if the checksum says so; else the broker has it so."""
+    size = LENGTH_FROM + int.from_bytes(rest[LENGTH_FROM - 4 : LENGTH_FROM], "big", signed=True)
+    if rest[MAGIC_AT] == 2 and HEADER_SIZE <= size <= len(rest) and not crc_ok(rest[:size]):
+        return CorruptBatch(f"{what}, and it does not match its checksum")
+    return UnreadableBatch(what)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from crc32c import crc32c
 
 from protocol.fetch_response import FetchedPartition
 from tests.unit.batch_maker import make_batch, patched, plain_records
@@ -200,6 +201,18 @@ def test_does_not_believe_the_header_of_a_damaged_batch() -> None:
     with pytest.raises(CorruptBatch):
         opened.take(answer(damaged, batch(15)))
     assert (opened.next_offset, opened.plain_bytes) == (12, 0)
+
+
+def test_an_impossible_header_is_damage_if_the_checksum_says_so() -> None:
+    """Damage may be gone the next time; what is stored like that would stop the partition."""
+    opened = segment()
+    with pytest.raises(CorruptBatch, match="last offset delta -1, 10 records, and it does not match its checksum"):
+        opened.take(answer(patched(batch(0), 23, ">i", -1)))
+    impossible = patched(batch(0), 23, ">i", -1)
+    with pytest.raises(UnreadableBatch, match="last offset delta -1"):
+        opened.take(answer(patched(impossible, 17, ">I", crc32c(impossible[21:]))))
+    opened.take(answer(batch(0), patched(batch(10), 23, ">i", -1)))
+    assert opened.next_offset == 10
 
 
 # ---- what is held in memory ----------------------------------------------------------------------------------
