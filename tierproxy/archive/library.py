@@ -354,8 +354,13 @@ class Library:
         return replace(manifest, pages=rewritten, segments=left, generation=generation)
 
     async def unfolded(self, manifest: Manifest, offset: int) -> Manifest:
-        """The same with all pages that reach to `offset` or beyond in its root. For rare changes of a tail."""
-        stay = tuple(page for page in manifest.pages if page.last_offset < offset)
+        """The same with the segment before `offset`, and all that follow, in its root. For rare changes of a tail."""
+        pages = manifest.pages
+        below = sum(page.last_offset < offset for page in pages)
+        following: list[PageRef | SegmentEntry] = [*pages[below:], *manifest.segments]
+        if not following or following[0].base_offset >= offset:
+            below -= 1  # the one before is in an older page
+        stay = pages[: max(below, 0)]
         entries = [entry for page in manifest.pages[len(stay) :] for entry in await self._shown(manifest, page)]
         return replace(manifest, pages=stay, segments=(*entries, *manifest.segments))
 
