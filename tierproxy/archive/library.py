@@ -111,6 +111,11 @@ class Library:
         self.name = name
         self._all = libraries
 
+    @property
+    def others(self) -> list["Library"]:
+        """The configuration's other archives."""
+        return [other for other in self._all.values() if other is not self]
+
     def home(self, pid: PartitionId) -> "Library":
         """The archive where the partition lies, by what load() found last: segments are in its store."""
         return self._homes.get(pid, self)
@@ -171,7 +176,7 @@ class Library:
 
     async def _find_beside(self, pid: PartitionId) -> tuple["Library", VersionedManifest | None]:
         """In the other archives: its policy may have been changed without a move."""
-        found = {other: await self._look_into(other, pid) for other in self._all.values() if other is not self}
+        found = {other: await self._look_into(other, pid) for other in self.others}
         lying = [(other, each) for other, each in found.items() if isinstance(each, VersionedManifest)]
         if any(each != lying[0][1] for _, each in lying):
             names = " and in ".join(repr(other.name) for other, _ in lying)
