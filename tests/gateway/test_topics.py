@@ -26,28 +26,32 @@ async def test_refusals_keep_their_places_around_cold_records(
     await gateway.archive(topic[3], upto=20)
     for ask in (Ask("cold.t", 0, 10), Ask("cold.t", 3, 19)):
         await read_until(client, 10, ask)  # in memory from now on
-    found = await client.fetch(
-        10,
-        Ask("nowhere", 0, 0),
-        Ask("cold.t", 0, 0),
-        Ask("cold.t", 9, 0),
-        Ask("plain", 0, 77),
-        Ask("cold.t", 2, 0),
-        Ask("cold.t", 1, 5),
-        Ask("cold.t", 3, 19),
-        Ask("cold.t", 0, 10),
-        max_wait=LONG,
-    )
-    assert [(each.topic, each.partition, each.error) for each in found] == [
-        ("cold.t", 0, NONE),
-        ("plain", 0, OUT_OF_RANGE),
-        ("cold.t", 2, ErrorCode.NOT_LEADER_OR_FOLLOWER),
-        ("cold.t", 1, NONE),
-        ("cold.t", 3, NONE),
-        ("nowhere", 0, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
-        ("cold.t", 9, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
-    ]
-    assert found[0].records == list(topic[0].log.batches())[1][1], "named twice: as asked last"
+    last = list(topic[0].log.batches())[1][1]
+    records: bytes | None = b""
+    while not records:  # the hot ones in the answer wait only a moment for the check of cold.t's name
+        found = await client.fetch(
+            10,
+            Ask("nowhere", 0, 0),
+            Ask("cold.t", 0, 0),
+            Ask("cold.t", 9, 0),
+            Ask("plain", 0, 77),
+            Ask("cold.t", 2, 0),
+            Ask("cold.t", 1, 5),
+            Ask("cold.t", 3, 19),
+            Ask("cold.t", 0, 10),
+            max_wait=LONG,
+        )
+        assert [(each.topic, each.partition, each.error) for each in found] == [
+            ("cold.t", 0, NONE),
+            ("plain", 0, OUT_OF_RANGE),
+            ("cold.t", 2, ErrorCode.NOT_LEADER_OR_FOLLOWER),
+            ("cold.t", 1, NONE),
+            ("cold.t", 3, NONE),
+            ("nowhere", 0, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
+            ("cold.t", 9, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
+        ]
+        records = found[0].records
+    assert records == last, "named twice: as asked last"
 
 
 async def test_unknown_ids_get_nothing_and_disturb_nothing(

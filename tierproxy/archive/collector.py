@@ -51,7 +51,8 @@ class Collected:
 async def collect(
     library: Library, pid: PartitionId, now_ms: int, grace_ms: int, *, delete: bool = True, remember: bool = True
 ) -> Collected:
-    """Look through a partition's folder once. A folder without a manifest is left alone.
+    """Look through a partition's folder once. A folder without a manifest is left alone, and so is that of a partition
+    that lies, or was moved meanwhile, elsewhere: what is left there is for a person to remove.
 
     Without `delete` garbage is only counted; without `remember` not even written down as seen. Raises StoreError, and
     FormatError when the manifest can't be read.
@@ -63,7 +64,7 @@ async def collect(
         if len(listed) % TURN == 0:
             await asyncio.sleep(0)  # clients have their turn
     found = await library.load(pid)
-    if found is None:
+    if found is None or library.home(pid) is not library:
         return Collected()
     seen, version = await _sightings(library, pid)
     named = await library.referenced(found.manifest)
@@ -88,9 +89,9 @@ async def collect(
 
 
 async def _put_up_fence(library: Library, pid: PartitionId, found: VersionedManifest) -> VersionedManifest | None:
-    """The manifest with a fence that was put up now; None if it has gone away meanwhile."""
+    """The manifest with a fence that was put up now; None if it has gone away meanwhile, or elsewhere."""
     current: VersionedManifest | None = found
-    while current is not None:
+    while current is not None and library.home(pid) is library:
         try:
             return await library.save(pid, current.manifest.with_fence(), current.version)
         except Conflict:

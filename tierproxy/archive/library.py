@@ -111,6 +111,11 @@ class Library:
         self.name = name
         self._all = libraries
 
+    @property
+    def others(self) -> list["Library"]:
+        """The configuration's other archives."""
+        return [other for other in self._all.values() if other is not self]
+
     def home(self, pid: PartitionId) -> "Library":
         """The archive where the partition lies, by what load() found last: segments are in its store."""
         return self._homes.get(pid, self)
@@ -171,7 +176,7 @@ class Library:
 
     async def _find_beside(self, pid: PartitionId) -> tuple["Library", VersionedManifest | None]:
         """In the other archives: its policy may have been changed without a move."""
-        found = {other: await self._look_into(other, pid) for other in self._all.values() if other is not self}
+        found = {other: await self._look_into(other, pid) for other in self.others}
         lying = [(other, each) for other, each in found.items() if isinstance(each, VersionedManifest)]
         if any(each != lying[0][1] for _, each in lying):
             names = " and in ".join(repr(other.name) for other, _ in lying)
@@ -354,8 +359,13 @@ class Library:
         return replace(manifest, pages=rewritten, segments=left, generation=generation)
 
     async def unfolded(self, manifest: Manifest, offset: int) -> Manifest:
-        """The same with all pages that reach to `offset` or beyond in its root. For rare changes of a tail."""
-        stay = tuple(page for page in manifest.pages if page.last_offset < offset)
+        """The same with the segment before `offset`, and all that follow, in its root. For rare changes of a tail."""
+        pages = manifest.pages
+        below = sum(page.last_offset < offset for page in pages)
+        following: list[PageRef | SegmentEntry] = [*pages[below:], *manifest.segments]
+        if not following or following[0].base_offset >= offset:
+            below -= 1  # the one before is in an older page
+        stay = pages[: max(below, 0)]
         entries = [entry for page in manifest.pages[len(stay) :] for entry in await self._shown(manifest, page)]
         return replace(manifest, pages=stay, segments=(*entries, *manifest.segments))
 

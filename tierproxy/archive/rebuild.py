@@ -1,8 +1,9 @@
 """What a partition's manifest must have said, told from its segments alone.
 
 Not every segment in a folder is part of the archive: two archivers may have raced, small ones may have been merged
-into a larger one, some may have expired, and none of those need be collected yet. Where two have an offset with
-different leader epochs, history was rewritten, and the lower epoch's is disowned. Of the others those are chosen that
+into a larger one, some may have expired, and none of those need be collected yet. Where a leader epoch is seen at or
+behind the beginning of a higher one, history was rewritten, and the lower epoch's is disowned: quarantined, as it had
+been in the manifest that is lost (see `rewound`), or was about to be. Of the others those are chosen that
 do not overlap and whose leader epochs do not go back, and of all such choices the one that covers most offsets; then
 the one with the fewest breaks, the most records, the fewest segments (a merged one wins over its parts). What nobody
 covers is recorded as lost, as nothing tells any more what became of it.
@@ -12,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from tierproxy.archive.manifest import NO_EPOCH, Gap, Manifest
+from tierproxy.archive.manifest import NO_EPOCH, Gap, Manifest, Quarantine
 from tierproxy.archive.names import PartitionId
 from tierproxy.archive.segment_entry import SegmentEntry
 
@@ -20,6 +21,8 @@ Range = tuple[int, int]
 """Offsets [start, end)."""
 
 CAUSE = "no segment had it when the manifest was rebuilt: lost, or compacted away by the broker before it was archived"
+
+REWRITTEN = "its history was rewritten, by its leader epochs: told when the manifest was rebuilt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +90,25 @@ def _better(one: _Chain | None, other: _Chain | None) -> _Chain | None:
 
 
 def disowned(candidates: Iterable[Candidate]) -> set[str]:
-    """Names of those that hold a history which was rewritten: another one has a higher epoch at an offset of theirs."""
+    """Names of those that hold a history which was rewritten: another one has a higher epoch at an offset of theirs, or
+    before, where the new history parted from theirs.
+    """
+    known = list(candidates)
+    first: dict[int, int] = {}  # epoch → the lowest offset that it is seen at
+    for each in known:
+        for epoch, start in each.epochs:
+            first[epoch] = min(start, first.get(epoch, start))
+    parted: dict[int, int] = {}  # epoch → where a higher one begins
+    lowest = 1 << 63
+    for epoch in sorted(first, reverse=True):
+        parted[epoch] = lowest
+        lowest = min(lowest, first[epoch])
     names: set[str] = set()
-    open_ones: list[Candidate] = []
-    for each in sorted(candidates, key=lambda each: each.entry.base_offset):
-        base = each.entry.base_offset
-        open_ones = [other for other in open_ones if other.entry.last_offset >= base]
-        for other in open_ones:
-            for offset in (base, min(each.entry.last_offset, other.entry.last_offset)):
-                mine, others = each.epoch_at(offset), other.epoch_at(offset)
-                if NO_EPOCH not in (mine, others) and mine != others:
-                    names.add(each.entry.key_name if mine < others else other.entry.key_name)
-        open_ones.append(each)
+    for each in known:
+        ends = [start - 1 for _, start in each.epochs[1:]] + [each.entry.last_offset]
+        for (epoch, _), end in zip(each.epochs, ends, strict=False):
+            if epoch != NO_EPOCH and end >= parted[epoch]:
+                names.add(each.entry.key_name)
     return names
 
 
@@ -148,8 +158,15 @@ def uncovered(chosen: Sequence[Candidate], start: int, end: int, known: Sequence
     return missing
 
 
-def rebuilt(cluster: str, cluster_id: str, pid: PartitionId, chosen: Sequence[Candidate], now_ms: int) -> Manifest:
-    """A manifest that names `chosen`, of which there must be at least one.
+def rebuilt(
+    cluster: str,
+    cluster_id: str,
+    pid: PartitionId,
+    chosen: Sequence[Candidate],
+    now_ms: int,
+    rewritten: Sequence[Candidate] = (),
+) -> Manifest:
+    """A manifest that names `chosen`, of which there must be at least one, and has `rewritten` in quarantine.
 
     It begins with the first segment, whatever had been deleted or expired. Its generation is the time, which is above
     what any manifest before has counted to.
@@ -161,9 +178,16 @@ def rebuilt(cluster: str, cluster_id: str, pid: PartitionId, chosen: Sequence[Ca
     gaps = tuple(Gap(first, stop, now_ms, CAUSE) for first, stop in uncovered(chosen, start, end))
     return replace(
         Manifest.empty(cluster, cluster_id, pid, start),
+        quarantined=(_quarantine(rewritten, now_ms),) if rewritten else (),
         end_offset=end,
         segments=tuple(each.entry for each in chosen),
         epochs=tuple(epochs),
         gaps=gaps,
         generation=now_ms,
     )
+
+
+def _quarantine(rewritten: Sequence[Candidate], now_ms: int) -> Quarantine:
+    entries = sorted((each.entry for each in rewritten), key=lambda entry: (entry.base_offset, entry.key_name))
+    start, end = entries[0].base_offset, max(entry.last_offset for entry in entries) + 1
+    return Quarantine(start, end, now_ms, REWRITTEN, (), (), tuple(entries))

@@ -8,7 +8,7 @@ for people; readers never see it.
 from dataclasses import replace
 
 from tierproxy.archive.errors import ContinuityError
-from tierproxy.archive.manifest import Manifest, Quarantine, SegmentEntry
+from tierproxy.archive.manifest import Manifest, PageRef, Quarantine, SegmentEntry
 
 
 def rewound(
@@ -23,10 +23,13 @@ def rewound(
     Where nothing is left, the archive begins anew at `log_start`, the leader's: its records below our start_offset may
     be others than those that had been deleted there.
 
-    ContinuityError if there is nothing at or above `offset`, or if `cut` is not the beginning of such a segment.
+    Pages must end below `offset` (Library.unfolded). ContinuityError if they don't, if there is nothing at or above
+    `offset`, or if `cut` is not the beginning of such a segment.
     """
     if offset >= manifest.end_offset:
         raise ContinuityError(f"{manifest.pid}: nothing lies at {offset}, the archive ends at {manifest.end_offset}")
+    if any(page.last_offset >= offset for page in manifest.pages):
+        raise ContinuityError(f"{manifest.pid}: a page of its manifest reaches beyond {offset}, where it is to be cut")
     kept = [entry for entry in manifest.segments if entry.last_offset < offset]
     disowned = manifest.segments[len(kept) :]
     if cut is not None:
@@ -35,8 +38,9 @@ def rewound(
         if cut.last_offset >= manifest.start_offset:
             kept.append(cut)
     gaps = tuple(gap for gap in manifest.gaps if gap.end <= offset)
-    start = manifest.start_offset if kept or gaps else log_start
-    end = max([start, *(entry.last_offset + 1 for entry in kept[-1:]), *(gap.end for gap in gaps[-1:])])
+    left: list[PageRef | SegmentEntry] = [*manifest.pages, *kept]
+    start = manifest.start_offset if left or gaps else log_start
+    end = max([start, *(each.last_offset + 1 for each in left[-1:]), *(gap.end for gap in gaps[-1:])])
     held = sum(first <= end for _, first in manifest.epochs)
     quarantine = Quarantine(
         start=end,
@@ -53,7 +57,7 @@ def rewound(
         end_offset=end,
         segments=tuple(kept),
         gaps=gaps,
-        epochs=tuple(row for row in manifest.epochs if row[1] < end) if kept or gaps else (),
+        epochs=tuple(row for row in manifest.epochs if row[1] < end) if left or gaps else (),
         quarantined=(*manifest.quarantined, quarantine),
         generation=manifest.generation + 1,
     )

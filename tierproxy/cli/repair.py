@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from tierproxy.archive.errors import FormatError, UnknownVersionError
-from tierproxy.archive.library import Library
+from tierproxy.archive.library import Library, VersionedManifest, VersionedMoved
 from tierproxy.archive.manifest import Gap, Manifest, PageRef, SegmentEntry
 from tierproxy.archive.names import (
     PartitionId,
@@ -107,7 +107,8 @@ class Repairer:
         if self._manifest is None:
             await self._keep_damaged()
             chosen = [replace(each, entry=self._entry(each)) for each in result.chosen]
-            manifest = rebuilt(library.cluster, self._cluster_id, self._pid, chosen, self._now_ms)
+            rewritten = [replace(each, entry=self._entry(each)) for each in self._rewritten()]
+            manifest = rebuilt(library.cluster, self._cluster_id, self._pid, chosen, self._now_ms, rewritten)
         else:
             gaps = sorted([*self._manifest.gaps, *result.gaps], key=lambda gap: gap.start)
             manifest = replace(self._manifest, gaps=tuple(gaps))
@@ -131,14 +132,26 @@ class Repairer:
             result.problem = result.hopeless = str(error)
             return
         except FormatError as error:
-            stored = await library.store.get(manifest_key(library.cluster, self._pid))
-            self._version, self._damaged = stored.version, stored.data
             result.problem = f"its manifest is damaged: {error}"
+            result.hopeless = await self._elsewhere()
+            if result.hopeless:
+                return
+            try:
+                stored = await library.store.get(manifest_key(library.cluster, self._pid))
+            except NotFound:  # and another archive says that it was moved here
+                result.problem = "its manifest is lost"
+            else:
+                self._version, self._damaged = stored.version, stored.data
             return
         if found is None:
             result.problem = "its manifest is lost"
             return
         self._manifest, self._version = found.manifest, found.version
+        self._unfit = {
+            entry.key_name: f"it is quarantined: {each.cause}"
+            for each in found.manifest.quarantined
+            for entry in each.segments
+        }
         for page in found.manifest.pages:
             try:
                 await library.page(self._pid, page)
@@ -147,6 +160,23 @@ class Repairer:
             except (FormatError, NotFound) as error:
                 result.pages.append(page)
                 result.problem = result.problem or f"a page of its manifest is damaged or lost: {error}"
+
+    async def _elsewhere(self) -> str:
+        """Why a manifest made anew here would be a second truth, beside one in another archive; empty: it wouldn't."""
+        with suppress(FormatError):
+            here = await self._library.look(self._pid)
+            if isinstance(here, VersionedMoved):
+                return f"it lies in archive {here.moved.to!r}, so that is where to repair it"
+        for other in self._library.others:
+            try:
+                found = await other.look(self._pid)
+            except FormatError as error:
+                return f"nor can anybody read what archive {other.name!r} says of it: {error}"
+            if isinstance(found, VersionedManifest):
+                return f"its manifest is in archive {other.name!r}, and a move may not have ended"
+            if found is not None and found.moved.manifest is not None:
+                return f"its manifest is in what archive {other.name!r} handed over, and the move has not ended"
+        return ""
 
     # -- what there is ------------------------------------------------------------------------------------------------
 
@@ -236,7 +266,8 @@ class Repairer:
     # -- what to name -------------------------------------------------------------------------------------------------
 
     def _choose(self, without: set[str]) -> list[Candidate]:
-        candidates = [each for name, each in self._candidates.items() if name not in without]
+        quarantined = self._unfit.keys() if self._manifest is not None else set[str]()
+        candidates = [each for name, each in self._candidates.items() if name not in without | quarantined]
         names = disowned(candidates)
         candidates = [each for each in candidates if each.entry.key_name not in names]
         if not self.result.pages:
@@ -261,6 +292,9 @@ class Repairer:
                     self._unfit[name] = f"it is damaged, and others have its offsets: {unsound[name]}"
                     result.chosen, settled = others, False
                     break
+        for each in self._rewritten() if self._manifest is None else []:
+            if each.entry.key_name not in self._sums:
+                await self._read(each, progress)  # damaged or not, it is kept as it is
         named = {each.entry.key_name for each in result.chosen}
         result.unsound = [Problem(name, problem) for name, problem in unsound.items() if name in named]
 
@@ -274,6 +308,11 @@ class Repairer:
         check.finish()
         return check.problems[0] if check.problems else None
 
+    def _rewritten(self) -> list[Candidate]:
+        """Those that hold a history which was rewritten: they stay, in quarantine."""
+        names = disowned(self._candidates.values())
+        return [each for name, each in self._candidates.items() if name in names]
+
     def _account(self) -> None:
         """Say of every offset and every segment what becomes of it."""
         result, chosen = self.result, self.result.chosen
@@ -285,9 +324,10 @@ class Repairer:
             spans = [(max(start, page.base_offset), page.last_offset + 1) for page in result.pages]
         missing = [each for span in spans for each in uncovered(chosen, *span, known)]
         result.gaps = [Gap(start, end, self._now_ms, CAUSE) for start, end in missing]
-        rewritten = disowned(self._candidates.values())
+        rewritten = {each.entry.key_name for each in self._rewritten()}
+        kept = "its history was rewritten" + (", so it is quarantined" if self._manifest is None else "")
         reasons = {
-            name: "its history was rewritten" if name in rewritten else "others have its offsets, or more of them"
+            name: kept if name in rewritten else "others have its offsets, or more of them"
             for name in self._candidates.keys() - {each.entry.key_name for each in chosen}
         }
         result.left_out = [Problem(name, reason) for name, reason in sorted((reasons | self._unfit).items())]

@@ -54,7 +54,7 @@ def judge(facts: Loaded) -> Judgement:
     if manifest is None or facts.log_start > manifest.end_offset:
         return Same()
     log_end = max(facts.log_end, facts.log_reach)
-    if not manifest.segments and 0 <= facts.log_reach < manifest.end_offset:
+    if manifest.last_archived < 0 and 0 <= facts.log_reach < manifest.end_offset:
         return _rewritten(manifest, log_end)  # and nothing is archived that could differ
     if facts.same_to == UNKNOWN:
         if NO_EPOCH < facts.leader_epoch < manifest.last_epoch:

@@ -209,6 +209,8 @@ class Housekeeper:
         for _ in range(COMMIT_TRIES):
             if current is None or current.manifest.fence != fence:  # perhaps it has been removed already
                 return False
+            if library.home(pid) is not library:  # it was moved, and the merged segment is not where it lies now
+                return False
             try:
                 saved = await library.save(pid, await library.merging(current.manifest, run, merged), current.version)
             except ContinuityError:  # expired or deleted meanwhile; or ours, and the store's answer got lost

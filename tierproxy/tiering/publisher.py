@@ -8,7 +8,8 @@ second try conflicts with the first, and every conflict first looks whether our 
 
 A commit may also meet changes to what lies before: something expired, was merged, or was deleted by a user. They don't
 concern the new segment, which then follows the manifest as it is now. Anything else, a fence above all (see
-Manifest.with_fence), means that the segment is forgotten and copied again.
+Manifest.with_fence), means that the segment is forgotten and copied again. So does a move to another archive: the
+manifest there looks the same, but the segment is not in its store.
 """
 
 import asyncio
@@ -59,6 +60,7 @@ class Publisher:
         self._storage_class = storage_class
         self._version: str | None = None  # of the manifest as we know it
         self._entry: SegmentEntry | None = None
+        self._stored_in: Library | None = None  # whose store has the entry's object
         self._epochs: tuple[tuple[int, int], ...] = ()
         self._fetched_at = -1  # the offset that was asked for when the uploaded segment began
 
@@ -74,6 +76,7 @@ class Publisher:
             self._entry, self._epochs = await asyncio.to_thread(segment.finish, tag, now_ms)
             self._fetched_at = segment.fetched_at
         key = self._library.segment_key(self._pid, self._uploaded())
+        self._stored_in = self._library.home(self._pid)
         await self._store.put(key, segment.file(), self._storage_class)
         return Uploaded()
 
@@ -93,6 +96,8 @@ class Publisher:
             base = Manifest.empty(cluster, self._cluster_id, self._pid, action.start_offset)
         version = self._version
         for _ in range(COMMIT_TRIES):
+            if self._library.home(self._pid) is not self._stored_in:
+                return Conflicted("it was moved to another archive, which does not have the new segment")
             if self._fetched_at == base.end_offset and not continues(base, entry, self._epochs):
                 return Conflicted("what was copied is of another history than what is archived")
             manifest = base.with_segment(entry, self._epochs, fetched_at=self._fetched_at)
@@ -178,7 +183,7 @@ class Publisher:
 
     @property
     def _store(self) -> Store:
-        """Where the partition lies now. If that changes before a commit, the commit conflicts."""
+        """Where the partition lies now. If that changes before a commit, what was stored must not be named."""
         return self._library.home(self._pid).store
 
     def _uploaded(self) -> SegmentEntry:

@@ -14,7 +14,10 @@ from tests.unit.tierproxy.archive.memory import with_merged
 from tierproxy.archive.collector import Collected, collect
 from tierproxy.archive.library import Library, VersionedManifest
 from tierproxy.archive.manifest import Manifest, SegmentEntry
+from tierproxy.archive.moving import Move
 from tierproxy.archive.names import PartitionId, garbage_key, partition_prefix, segment_name
+from tierproxy.archive.pages import Paging
+from tierproxy.archive.rewound import rewound
 from tierproxy.archive.store import Conflict, NotFound, ObjectInfo, Store
 from tierproxy.archive.store_file import FileStore
 from tierproxy.archive.upkeep import Sightings
@@ -82,6 +85,57 @@ async def test_only_what_nothing_needs_is_removed_and_after_the_grace_time(libra
     assert (manifest.fence, manifest.generation) == (1, generation + 1)
     assert Sightings.from_json((await library.store.get(garbage_key("prod", PID))).data) == Sightings()
     assert await collect(library, PID, LATER + DAY, DAY) == Collected()
+
+
+async def test_pages_and_what_is_quarantined_are_no_garbage(store: Store) -> None:
+    """Nor what only a page names; the pages that a cut has taken into the root are."""
+    library = Library(store, "prod", paging=Paging(root_most=2, root_keep=1, page_most=2))
+    found = await archived(library, 7)
+    assert len(found.manifest.pages) == 3
+    before = await names(library)
+    shorter = rewound(await library.unfolded(found.manifest, 3), 3, 0, 0, "elected")
+    found = await library.save(PID, shorter, found.version)
+    pages = {page.name for page in found.manifest.pages}
+    left = {each for each in before if not each.startswith("manifest/")} | pages
+    (quarantine,) = found.manifest.quarantined
+    assert {each.key_name for each in quarantine.segments} == {entry(base).key_name for base in range(3, 7)}
+    assert (await collect(library, PID, LATER, 0)).removed > 0
+    assert await names(library) == left | {"garbage.json"}
+    assert [each.base_offset async for each in library.segments((await load(library)).manifest)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("when", ["before", "while it is listed"])
+async def test_what_lies_elsewhere_by_now_is_left_alone(tmp_path: Path, when: str) -> None:
+    async def opened() -> dict[str, Library]:
+        libraries = {name: Library(FileStore(tmp_path / name), "prod") for name in ("old", "new")}
+        for name, library in libraries.items():
+            library.stand_beside(name, libraries)
+        return libraries
+
+    libraries, others = await opened(), await opened()
+    old = libraries["old"]
+    await archived(old)
+    await put(old, entry(7).key_name)
+    assert (await collect(old, PID, LATER, DAY)).waiting == 1
+    before = await names(old)
+
+    class Moves(FileStore):
+        async def put_if(self, key: str, data: bytes, version: str | None) -> str:
+            if when != "before" and key.endswith("manifest.json"):
+                await Move(others["old"], others["new"], PID).run()
+            return await super().put_if(key, data, version)
+
+    await old.store.close()
+    old.store = Moves(tmp_path / "old")
+    if when == "before":
+        await Move(others["old"], others["new"], PID).run()
+    assert (await collect(old, PID, LATER + DAY, DAY)).removed == 0
+    assert await names(old) == before
+    found = await old.load(PID)
+    assert found is not None
+    assert (old.home(PID), found.manifest.fence) == (libraries["new"], 0)
+    for library in (*libraries.values(), *others.values()):
+        await library.store.close()
 
 
 async def test_what_was_written_lately_waits(library: Library) -> None:

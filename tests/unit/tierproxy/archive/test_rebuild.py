@@ -67,6 +67,7 @@ def test_which_segments_are_named(candidates: list[Candidate], chosen: list[str]
         (segment(0, 9, (3, 0)), segment(5, 14, (2, 5)), {"5-14"}),
         (segment(0, 9, (1, 0), (2, 7)), segment(0, 14, (1, 0)), {"0-14"}),  # they part in the middle
         (segment(0, 9, (1, 0), (2, 5)), segment(5, 9, (2, 5)), set()),
+        (segment(5, 7, (2, 5)), segment(8, 99, (1, 8)), {"8-99"}),  # behind the place where they parted
     ],
 )
 def test_a_rewritten_history_is_disowned(one: Candidate, other: Candidate, loses: set[str]) -> None:

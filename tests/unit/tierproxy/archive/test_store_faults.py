@@ -77,18 +77,18 @@ async def test_an_upload_that_is_cut_is_sent_again(store: S3Store, way: Relay, f
     assert await store.size(KEY) == 1_000_000
 
 
-async def test_the_whole_of_a_call_has_a_deadline(s3_place: S3Place, way: Relay) -> None:
+async def test_the_whole_of_a_call_has_a_deadline(store: S3Store, s3_place: S3Place, way: Relay) -> None:
     """No single attempt is over time here: there is always something to wait for."""
-    store = S3Store(replace(s3_place, endpoint_url=way.endpoint_url), call_seconds=1, pauses=(0.01,) * 100)
+    hasty = S3Store(replace(s3_place, endpoint_url=way.endpoint_url), call_seconds=1, pauses=(0.01,) * 100)
     await store.put(KEY, b"x" * 20_000)
     way.faults = [trickle]
     with pytest.raises(Unavailable, match="get_range was not done within 1 s"):
-        await store.get_range(KEY, 0, 20_000)
+        await hasty.get_range(KEY, 0, 20_000)
     way.faults = [hang]
     with pytest.raises(Unavailable, match="put was not done within 1 s"):
-        await store.put(KEY, b"x")
+        await hasty.put(KEY, b"x")
     assert await store.size(KEY) == 20_000
-    await store.close()
+    await hasty.close()
 
 
 async def test_a_shortened_object_is_noticed(store: S3Store, way: Relay) -> None:

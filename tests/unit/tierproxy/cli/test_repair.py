@@ -1,5 +1,6 @@
 """`tierproxy archive repair`, and what `verify` says before and after, on archives in a directory."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -9,10 +10,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.unit.tierproxy.cli.archives import CLUSTER_ID, PID, TIME, Archive, batch
+from tests.unit.tierproxy.cli.archives import CLUSTER, CLUSTER_ID, PID, TIME, Archive, batch
 from tierproxy.archive.library import Library
-from tierproxy.archive.manifest import Manifest, SegmentEntry
+from tierproxy.archive.manifest import Manifest, Quarantine, SegmentEntry
+from tierproxy.archive.moving import Move
+from tierproxy.archive.names import manifest_key
 from tierproxy.archive.pages import Paging
+from tierproxy.archive.rewound import rewound
+from tierproxy.archive.store_file import FileStore
 from tierproxy.cli import main
 from tierproxy.cli.repair import Repairer
 from tierproxy.errors import TierproxyError
@@ -239,6 +244,88 @@ def test_a_merged_segment_wins_over_its_parts(archive: Archive) -> None:
     assert {each["segment"] for each in row["left_out"]} == {each.key_name for each in before.segments[:2]}
     assert all("others have its offsets" in each["problem"] for each in row["left_out"])
     assert run(archive, "verify").exit_code == 0
+
+
+@pytest.fixture
+def rewritten(tmp_path: Path) -> Archive:
+    """Offsets 0-9 of epoch 1; 10-29 of it are quarantined, for the brokers have 10-12 of epoch 2 instead."""
+    archive = Archive(tmp_path)
+    for base in range(0, 30, 10):
+        archive.add(batch(base, [b"old%d" % base] * 10, epoch=1))
+    archive.manifest = rewound(archive.manifest, 10, 0, 5, "elected")
+    return claimed(archive.add(batch(10, [b"new"] * 3, epoch=2)).save())
+
+
+def test_a_history_that_was_rewritten_does_not_come_back(rewritten: Archive) -> None:
+    """Also where it covers more than the history that counts."""
+    before = rewritten.manifest
+    set_aside = before.quarantined[0].segments
+    forget(rewritten)
+    (row,) = run_json(rewritten, "repair", "--yes")["partitions"]
+    assert row["segments"] == [entry.key_name for entry in before.segments]
+    assert {each["segment"]: each["problem"] for each in row["left_out"]} == {
+        entry.key_name: "its history was rewritten, so it is quarantined" for entry in set_aside
+    }
+    again = loaded(rewritten)
+    assert timeless(again.segments) == timeless(before.segments)
+    assert again.epochs == before.epochs
+    assert timeless(again.quarantined[0].segments) == timeless(set_aside), "no garbage: nobody else may have it"
+    assert again.referenced() == before.referenced()
+    assert run(rewritten, "verify").exit_code == 0
+    assert values(rewritten) == ["old0"] * 10 + ["new"] * 3
+
+
+def test_what_is_quarantined_does_not_come_back_into_a_page(paged: Archive) -> None:
+    """Where nothing else tells: the new history is not archived again yet at these offsets."""
+    (last,) = paged.manifest.segments
+    before = replace(paged.manifest, quarantined=(Quarantine(10, 20, 1, "elected", (), (), (stray_of(paged),)),))
+    paged.save(before, paging=SMALL)
+    (paged.folder / before.pages[0].name).unlink()
+    (row,) = run_json(paged, "repair", "--yes")["partitions"]
+    assert len(row["segments"]) == 3
+    assert [each["problem"] for each in row["left_out"]] == ["it is quarantined: elected"]
+    assert listed(paged, loaded(paged))[-1] == last
+    assert len(loaded(paged).quarantined) == 1
+
+
+def stray_of(archive: Archive) -> SegmentEntry:
+    """A copy of the segment from 10 on, under a name that comes first."""
+    entry = next(each for each in listed(archive, archive.manifest) if each.base_offset == 10)
+    stray = replace(entry, key_name=entry.key_name.replace("-t", "-a"))
+    assert stray.key_name < entry.key_name
+    (archive.folder / stray.key_name).write_bytes((archive.folder / entry.key_name).read_bytes())
+    return stray
+
+
+@pytest.mark.parametrize("damaged", ["old", "new"])
+def test_a_partition_that_was_moved_is_made_anew_where_it_lies(archive: Archive, tmp_path: Path, damaged: str) -> None:
+    """Its segments are in the old archive, too: a manifest there would be a second truth."""
+
+    async def moved(libraries: dict[str, Library]) -> tuple[str, str]:
+        await Move(libraries["old"], libraries["new"], archive.pid).run()
+        folder = manifest_key(CLUSTER, archive.pid)
+        place = {"old": archive.root, "new": tmp_path / "new"}[damaged] / folder
+        place.write_bytes(b"not JSON")
+        results = []
+        for name in ("old", "new"):
+            repairer = Repairer(libraries[name], archive.pid, 1)
+            results.append((await repairer.plan()).hopeless)
+        return results[0], results[1]
+
+    async def both() -> tuple[str, str]:
+        places = {"old": archive.root, "new": tmp_path / "new"}
+        libraries = {name: Library(FileStore(place), CLUSTER) for name, place in places.items()}
+        for name, library in libraries.items():
+            library.stand_beside(name, libraries)
+        try:
+            return await moved(libraries)
+        finally:
+            for library in libraries.values():
+                await library.store.close()
+
+    old, new = asyncio.run(both())
+    assert new == ""
+    assert ("is in archive 'new'" if damaged == "old" else "lies in archive 'new'") in old
 
 
 def test_others_segments_are_never_named(archive: Archive, tmp_path: Path) -> None:

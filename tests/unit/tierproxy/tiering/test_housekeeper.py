@@ -14,6 +14,7 @@ from tests.unit.tierproxy.cli.archives import CLUSTER, CREATED, Archive, batch
 from tests.unit.tierproxy.tiering.test_merger import log_of, problems
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Manifest
+from tierproxy.archive.moving import Move
 from tierproxy.archive.names import PartitionId
 from tierproxy.archive.s3_client import S3Place
 from tierproxy.archive.store import Refused, Store, Unavailable
@@ -296,6 +297,51 @@ def test_a_merge_gives_way(tmp_path: Path, change: Callable[[Manifest], Manifest
     house.visit(opened=interferes(change))
     assert house.manifest() == expected
     assert house.told == []
+
+
+def test_a_merge_is_not_named_in_an_archive_that_does_not_have_it(tmp_path: Path) -> None:
+    """The partition is moved to another archive between the merge and its naming."""
+    archive = small_segments(tmp_path)
+    house, pid = House(archive), archive.pid
+    places = {"a": archive.root, "b": tmp_path / "b"}
+
+    def both() -> dict[str, Library]:
+        libraries = {name: Library(FileStore(place), CLUSTER) for name, place in places.items()}
+        for name, library in libraries.items():
+            library.stand_beside(name, libraries)
+        return libraries
+
+    class Moves(FileStore):
+        moved = False
+
+        async def put_if(self, key: str, data: bytes, version: str | None) -> str:
+            if not self.moved:
+                self.moved = True
+                others = both()
+                await Move(others["a"], others["b"], pid).run()
+                for each in others.values():
+                    await each.store.close()
+            return await super().put_if(key, data, version)
+
+    async def run() -> None:
+        libraries = both()
+        await libraries["a"].store.close()
+        libraries["a"].store = Moves(places["a"])
+        await house.housekeeper.visit(Charge(pid, house.policy, "a", libraries["a"], ALL_TRIMMED))
+        found = await libraries["a"].load(pid)
+        assert found is not None
+        assert libraries["a"].home(pid) is libraries["b"]
+        assert len(found.manifest.segments) == SMALL
+        for entry in found.manifest.segments:
+            assert await libraries["b"].read_back(pid, entry) is None
+        assert await house.housekeeper.visit(Charge(pid, house.policy, "a", libraries["a"], ALL_TRIMMED)), "there"
+        found = await libraries["a"].load(pid)
+        assert found is not None
+        assert offsets(found.manifest) == [(0, 32), (33, 35)]
+        for library in libraries.values():
+            await library.store.close()
+
+    asyncio.run(run())
 
 
 class LosesAnswers(FileStore):

@@ -16,7 +16,9 @@ from tests.unit.tierproxy.archive.memory import with_merged
 from tierproxy.archive.errors import ContinuityError
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Gap, Manifest
+from tierproxy.archive.moving import Move
 from tierproxy.archive.names import PartitionId, manifest_key, segment_name
+from tierproxy.archive.pages import Paging
 from tierproxy.archive.s3_client import S3Place
 from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.archive.store import Unavailable
@@ -412,3 +414,74 @@ async def test_of_two_that_rewind_one_loses_cleanly(publisher: Publisher, librar
     shorter = await cut(other, manifest, 30)
     assert await publisher.rewind(Rewind(manifest, 20, 0, "?"), SPOOL) == Conflicted()
     assert await publisher.load() == shorter
+
+
+def seen(manifest: Manifest) -> tuple[object, ...]:
+    quarantined = [
+        (each.start, each.end, each.epochs, [(entry.base_offset, entry.last_offset) for entry in each.segments])
+        for each in manifest.quarantined
+    ]
+    return manifest.start_offset, manifest.end_offset, manifest.epochs, manifest.gaps, quarantined
+
+
+@pytest.mark.parametrize("offset", [0, 3, 10, 20, 25, 30, 40, 50, 60])
+async def test_nobody_can_tell_from_a_cut_whether_there_are_pages(tmp_path: Path, offset: int) -> None:
+    """Segments of two batches, and a transaction that is open at each border; pages of two segments."""
+    found: list[object] = []
+    for name, paging in (("paged", Paging(root_most=2, root_keep=1, page_most=2)), ("whole", Paging())):
+        library = Library(FileStore(tmp_path / name), "c", paging=paging)
+        publisher = Publisher(library, "cluster-id", PID, ManualClock())
+        await publisher.load()
+        manifest = None
+        for base in range(0, 70, 10):
+            parts = [marker(base, COMMIT), *batches_from(base + 1, 4), transaction(base + 5, 5)]
+            manifest = await stored(publisher, manifest, filled(*parts))
+        assert manifest is not None
+        assert bool(manifest.pages) is (name == "paged")
+        shorter = await cut(publisher, manifest, offset, log_start=2)
+        again = await library.load(PID)
+        assert again is not None
+        assert again.manifest == shorter
+        spans = [(each.base_offset, each.last_offset) async for each in library.segments(shorter)]
+        found.append((seen(shorter), spans))
+        quarantined = {entry.key_name for each in shorter.quarantined for entry in each.segments}
+        assert quarantined <= await library.referenced(shorter)
+        longer = await archive(publisher, shorter, shorter.end_offset)
+        assert longer.end_offset == shorter.end_offset + 10
+        await library.store.close()
+    assert found[0] == found[1]
+
+
+def batches_from(base: int, count: int) -> list[bytes]:
+    return [make_batch(base, plain_records(count))]
+
+
+# ---- where the partition lies ----------------------------------------------------------------------------------
+
+
+async def test_a_segment_is_not_named_in_an_archive_that_does_not_have_it(tmp_path: Path) -> None:
+    """The partition is moved after a segment was stored and read back: its manifest is as before, but elsewhere."""
+    libraries = {name: Library(FileStore(tmp_path / name), "c") for name in ("a", "b")}
+    for name, library in libraries.items():
+        library.stand_beside(name, libraries)
+    publisher = Publisher(libraries["a"], "cluster-id", PID, ManualClock())
+    await publisher.load()
+    first = await archive(publisher, None, 0)
+    await publisher.upload(segment(10))
+    assert await publisher.verify() == Verified()
+    movers = {name: Library(FileStore(tmp_path / name), "c") for name in ("a", "b")}
+    for name, library in movers.items():
+        library.stand_beside(name, movers)
+    await Move(movers["a"], movers["b"], PID).run()
+    event = await publisher.commit(Commit(first, 0))
+    assert isinstance(event, Conflicted)
+    assert "moved" in event.reason
+    again = await publisher.load()
+    assert again is not None
+    assert again.end_offset == 10
+    longer = await archive(publisher, again, 10)
+    assert longer.end_offset == 20
+    for entry in longer.segments:
+        assert await libraries["b"].read_back(PID, entry) is None
+    for library in (*libraries.values(), *movers.values()):
+        await library.store.close()
