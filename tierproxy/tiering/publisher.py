@@ -3,6 +3,9 @@
 The order makes a record safe: the object is durable, then its bytes were seen again, then the manifest names it by
 compare-and-swap. A crash in between leaves an object that nobody names, which is garbage and harmless.
 
+A partition's first manifest is empty, and written before the first object. So objects without a manifest mean that it
+was lost, and never that an archiver died before its first commit.
+
 A write that failed may still have happened. An object is then simply written again. A manifest is not: the
 second try conflicts with the first, and every conflict first looks whether our segment is in there already.
 
@@ -67,8 +70,11 @@ class Publisher:
         self._entry = None
         return self._know(await self._library.load(self._pid))
 
-    async def upload(self, segment: OpenSegment) -> Uploaded:
-        """Close and store the segment. Raises OSError when its spool can't be written or read."""
+    async def upload(self, segment: OpenSegment) -> Uploaded | Conflicted:
+        """Close and store the segment, behind a first manifest if there is none. Raises OSError when its spool can't be
+        written or read, ContinuityError if there must have been a manifest already."""
+        if self._version is None and not await self._begin(segment.fetched_at):
+            return Conflicted()
         if self._entry is None:
             tag, now_ms = secrets.token_hex(4), self._clock.now_ms()
             self._entry, self._epochs = await asyncio.to_thread(segment.finish, tag, now_ms)
@@ -83,14 +89,9 @@ class Publisher:
         return Verified() if damage is None else self._damaged(damage)
 
     async def commit(self, action: Commit) -> Committed | Conflicted:
-        """Name the verified segment in the manifest. Raises ContinuityError if it does not fit there, or if it would be
-        the first although there must have been others."""
+        """Name the verified segment in the manifest. Raises ContinuityError if it does not fit there."""
         entry = self._uploaded()
-        base = action.manifest
-        if base is None:
-            await self._check_for_a_lost_one(action.start_offset)
-            cluster = self._library.cluster
-            base = Manifest.empty(cluster, self._cluster_id, self._pid, action.start_offset)
+        base = action.manifest or self._empty(action.start_offset)
         version = self._version
         for _ in range(COMMIT_TRIES):
             if self._fetched_at == base.end_offset and not continues(base, entry, self._epochs):
@@ -199,6 +200,18 @@ class Publisher:
     def _know(self, found: VersionedManifest | None) -> Manifest | None:
         self._version = found.version if found is not None else None
         return found.manifest if found is not None else None
+
+    async def _begin(self, start_offset: int) -> bool:
+        """Write the first manifest; whether it was still missing."""
+        await self._check_for_a_lost_one(start_offset)
+        try:
+            self._know(await self._library.save(self._pid, self._empty(start_offset), None))
+        except Conflict:
+            return False
+        return True
+
+    def _empty(self, start_offset: int) -> Manifest:
+        return Manifest.empty(self._library.cluster, self._cluster_id, self._pid, start_offset)
 
     async def _check_for_a_lost_one(self, start_offset: int) -> None:
         """A new manifest in the place of a lost one would make garbage of what nobody but the archive has."""
