@@ -125,12 +125,21 @@ async def test_a_segment_that_was_never_committed_is_not_what_a_lost_manifest_ha
     await publisher.load()
     await publisher.upload(segment(5))  # and here its archiver dies, and retention deletes what it had read
     successor = Publisher(library, "cluster-id", PID, ManualClock())
-    manifest = await successor.load()
-    assert manifest is not None
-    assert (manifest.start_offset, manifest.end_offset, manifest.segments) == (5, 5, ())
-    event = await successor.record_gap(RecordGap(manifest, 5, 25), "lost")
-    assert isinstance(event, Committed)
-    assert (await archive(successor, event.manifest, 25)).end_offset == 35
+    assert await successor.load() is None
+    manifest = await archive(successor, None, 25)
+    assert (manifest.start_offset, manifest.end_offset, manifest.gaps, manifest.generation) == (25, 35, (), 2)
+    await publisher.verify()
+    assert await publisher.commit(Commit(None, 5)) == Conflicted()
+
+
+async def test_what_another_archiver_has_begun_and_trimmed_is_not_what_a_lost_manifest_has_left(
+    publisher: Publisher, library: Library
+) -> None:
+    await publisher.load()
+    other = Publisher(library, "cluster-id", PID, ManualClock())
+    await other.load()
+    await archive(other, None, 5)
+    assert await publisher.upload(segment(15)) == Conflicted()
 
 
 async def test_segments_are_stored_read_back_and_named(publisher: Publisher, library: Library, tmp_path: Path) -> None:
@@ -184,8 +193,8 @@ async def test_of_two_archivers_one_loses_cleanly(publisher: Publisher, library:
     await publisher.upload(segment(0))
     await publisher.verify()
     assert await other.upload(segment(0)) == Conflicted()
-    manifest = await other.load()
-    await archive(other, manifest, 0)
+    assert await other.load() is None
+    await archive(other, None, 0)
     assert await publisher.commit(Commit(None, 0)) == Conflicted()
     manifest = await publisher.load()
     assert manifest is not None
@@ -274,7 +283,8 @@ async def test_a_first_manifest_whose_answer_was_lost_is_found(tmp_path: Path) -
     with pytest.raises(Unavailable):
         await publisher.upload(opened)
     assert await publisher.upload(opened) == Conflicted()
-    await archive(publisher, await publisher.load(), 0)
+    assert await publisher.load() is None
+    await archive(publisher, None, 0)
     await store.close()
 
 
