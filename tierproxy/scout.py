@@ -189,7 +189,7 @@ class Scout:
         if found is None:
             await self.owner(tier)
             await self._check_for_a_lost_one(tier, log_start)
-        manifest = found.manifest if found is not None else None
+        manifest = found.manifest if found is not None and not found.manifest.is_bare else None
         known = tier.manifest
         if known is None or (manifest is not None and manifest.generation >= known.generation):
             tier.manifest = manifest  # not older than one the archiver of this process has told us of meanwhile

@@ -15,6 +15,7 @@ from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId, manifest_key
 from tierproxy.archive.store import Conflict
 from tierproxy.tiering.fsm import Machine
+from tierproxy.tiering.history import Same
 from tierproxy.tiering.leader import Leader
 from tierproxy.tiering.publisher import Publisher
 from tierproxy.tiering.steps import Commit, Committed, Conflicted, Verified
@@ -124,16 +125,16 @@ MUTANTS = (
     Mutant(
         "takes a namesake's log for the topic's",
         ((f"{_LEADER}.compare", Leader._facts),),
-        "written off|whose history nobody rewrote",
+        "written off|has stopped",
     ),
     Mutant(
         "trims by name without asking whose name it is",
         ((f"{_LEADER}.check_topic", _no_check),),
-        "trimmed but not archived|written off|nobody rewrote|beyond",
+        "trimmed but not archived|written off|has stopped|beyond",
     ),
     Mutant(
         "trims a log that was rewritten",
-        (("tierproxy.tiering.leader.disagreement", lambda facts: None),),
+        (("tierproxy.tiering.leader.judge", lambda facts: Same()),),
         "has another record there|trimmed but not archived",
         first=120,
     ),
@@ -146,6 +147,6 @@ MUTANTS = (
     Mutant(
         "works in another cluster's archive",
         ((f"{_LIBRARY}.claim", _claim_anyway),),
-        "another partition or cluster|no broker ever had|follows|not archived|nobody rewrote|written off|never was",
+        "another partition or cluster|no broker ever had|follows|not archived|has stopped|written off|never was",
     ),
 )

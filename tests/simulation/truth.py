@@ -9,7 +9,9 @@ After every change of an object or a log:
 - offsets between them are missing only where a gap says so, and a gap says so only of what the brokers' own
   retention deleted;
 - what an archiver asks a broker to delete lies in the archive at that moment, as the broker has it;
-- what was deleted for the archive's sake stays in the archive.
+- what was deleted for the archive's sake stays in the archive;
+- what was ever archived stays there, or is quarantined: only where the brokers have disowned some of it, and nothing
+  else with it but what they still have, to be archived again.
 
 `Broken` is raised where the rule is broken, inside the play, so that the trace ends there.
 """
@@ -36,6 +38,7 @@ class Batch:
 
     base: int
     last: int
+    epoch: int
     data: bytes
 
 
@@ -48,9 +51,12 @@ class Partition:
     written: dict[tuple[int, int], Batch] = field(default_factory=dict)
     expired_to: int = 0
     """The highest log start for which no archiver is to blame."""
+    returns_to: int = 0
+    """As `expired_to`, but of the history that there is: below it, a crash brings back what retention had deleted."""
     stable_to: int = 0
     """The highest last stable offset that any consumer was told; a new leader may have to find it again."""
-    rewritten_from: int | None = None
+    disowned: set[Batch] = field(default_factory=set)
+    """What consumers may have seen and the brokers have given up in unclean elections."""
     gone: bool = False
     aborted: list[AbortedTransaction] = field(default_factory=list)
     """Every transaction that was ever aborted."""
@@ -59,6 +65,7 @@ class Partition:
     segments: dict[str, tuple[Batch, ...]] = field(default_factory=dict)
     archived: dict[int, Batch] = field(default_factory=dict)
     """By base offset: what the manifest's segments hold."""
+    quarantined: set[Batch] = field(default_factory=set)
 
 
 @dataclass
@@ -69,6 +76,7 @@ class Counts:
     gaps: int = 0
     trims: int = 0
     rewritten: int = 0
+    rewinds: int = 0
     reads: int = 0
 
 
@@ -81,7 +89,7 @@ class Truth:
         self.partitions: dict[PartitionId, Partition] = {}
         self.objects: dict[str, bytes] = {}
         self.counts = Counts()
-        self._segment_keys: dict[str, tuple[Partition, SegmentEntry]] = {}
+        self._segment_keys: dict[str, tuple[Partition, SegmentEntry]] = {}  # quarantined ones, too
 
     # ---- brokers -------------------------------------------------------------------------------------------
 
@@ -93,7 +101,7 @@ class Truth:
 
     def appended(self, pid: PartitionId, base: int, last: int, epoch: int, data: bytes) -> None:
         partition = self.partitions[pid]
-        partition.written[base, epoch] = Batch(base, last, data)
+        partition.written[base, epoch] = Batch(base, last, epoch, data)
         if partition.log.aborted and partition.log.aborted[-1].marker_offset == base:
             partition.aborted.append(partition.log.aborted[-1])
 
@@ -105,6 +113,7 @@ class Truth:
     def expired(self, pid: PartitionId, log_start: int) -> None:
         partition = self.partitions[pid]
         partition.expired_to = max(partition.expired_to, log_start)
+        partition.returns_to = max(partition.returns_to, log_start)
 
     def truncated(self, pid: PartitionId, cut: int) -> None:
         """The log ends at `cut` now; nobody may have seen what came behind (or see `rewritten`)."""
@@ -112,8 +121,15 @@ class Truth:
         partition.aborted = [each for each in partition.aborted if each.marker_offset < cut]
 
     def rewritten(self, pid: PartitionId, cut: int) -> None:
+        """The log will be cut there, right now, though consumers may have seen what comes behind."""
         partition = self.partitions[pid]
-        partition.rewritten_from = min(cut, partition.rewritten_from if partition.rewritten_from is not None else cut)
+        partition.disowned |= {
+            partition.written[header.base_offset, header.leader_epoch]
+            for header, _ in partition.log.batches()
+            if header.base_offset >= cut
+        }
+        partition.stable_to = min(partition.stable_to, cut)
+        partition.returns_to = min(partition.returns_to, cut)
         self.counts.rewritten += 1
 
     def trims(self, pid: PartitionId, log: PartitionLog, offset: int) -> None:
@@ -122,7 +138,7 @@ class Truth:
         if offset > partition.stable_to:
             raise Broken(f"{pid}: trimmed to {offset}, beyond the last stable offset {partition.stable_to}")
         for header, data in log.batches():
-            if header.last_offset < max(log.start, partition.expired_to) or header.base_offset >= offset:
+            if header.last_offset < max(log.start, partition.returns_to) or header.base_offset >= offset:
                 continue
             kept = partition.archived.get(header.base_offset)
             if kept is None:
@@ -168,31 +184,72 @@ class Truth:
         self._name_segments(partition, manifest)
         self._check_coverage(partition, manifest)
         self._check_gaps(partition, before, manifest)
-        missing = partition.trimmed.keys() - partition.archived.keys()
-        changed = [base for base, batch in partition.trimmed.items() if partition.archived.get(base) != batch]
-        if missing or changed:
-            raise Broken(f"{pid}: what was trimmed at {sorted(missing) or changed} is not in the archive any more")
+        self._check_trimmed(partition)
         partition.manifest = manifest
         self.counts.commits += 1
 
+    def _check_trimmed(self, partition: Partition) -> None:
+        """What was trimmed is archived, unless a crash has brought it back to the brokers."""
+        for base, batch in list(partition.trimmed.items()):
+            if partition.archived.get(base) == batch:
+                continue
+            if batch in partition.disowned and batch in partition.quarantined:
+                del partition.trimmed[base]
+            elif batch not in partition.quarantined or not self._on_brokers(partition, batch):
+                raise Broken(f"{partition.pid}: what was trimmed at {base} is not in the archive any more")
+
+    def _on_brokers(self, partition: Partition, batch: Batch) -> bool:
+        """Whether it can still be fetched; or could, had retention not deleted it."""
+        log = partition.log
+        held = any((each.base_offset, each.leader_epoch) == (batch.base, batch.epoch) for each, _ in log.batches())
+        return (held and batch.last >= log.start) or batch.last < partition.returns_to
+
     def _follows(self, partition: Partition, before: Manifest, after: Manifest) -> None:
-        """How one manifest may follow another. Expiry, merging and quarantine will have their say here."""
+        """How one manifest may follow another. Segments may be merged: it is the batches that must stay."""
         if after.generation != before.generation + 1:
             raise Broken(f"{partition.pid}: generation {after.generation} follows {before.generation}")
+        if after.quarantined != before.quarantined:
+            self._follows_by_rewind(partition, before, after)
+            return
+        if before.is_bare:
+            return
         if after.end_offset < before.end_offset or after.start_offset != before.start_offset:
             raise Broken(
                 f"{partition.pid}: [{after.start_offset}, {after.end_offset}) follows "
                 f"[{before.start_offset}, {before.end_offset})"
             )
-        if after.segments[: len(before.segments)] != before.segments:
+        batches = self._batches(partition, before.segments)
+        if self._batches(partition, after.segments)[: len(batches)] != batches:
             raise Broken(f"{partition.pid}: what was archived is changed")
+
+    def _follows_by_rewind(self, partition: Partition, before: Manifest, after: Manifest) -> None:
+        """A cut, where history was rewritten: what lies behind is quarantined, whole segments of it."""
+        pid = partition.pid
+        if after.quarantined[:-1] != before.quarantined:
+            raise Broken(f"{pid}: what was quarantined is changed")
+        kept = sum(one == other for one, other in zip(before.segments, after.segments, strict=False))
+        disowned = before.segments[kept:]
+        batches = self._batches(partition, disowned)
+        again = self._batches(partition, after.segments[kept:])
+        if after.quarantined[-1].segments != disowned or before.segments[:kept] != after.segments[:kept]:
+            raise Broken(f"{pid}: what is cut off is not what is quarantined")
+        if not partition.disowned or (batches and partition.disowned.isdisjoint(batches)):
+            raise Broken(f"{pid}: [{after.end_offset}, {before.end_offset}) is quarantined, and nobody disowned it")
+        if again != batches[: len(again)]:
+            raise Broken(f"{pid}: what stands for the beginning of a quarantined segment is something else")
+        for batch in batches[len(again) :]:
+            if batch not in partition.disowned and not self._on_brokers(partition, batch):
+                raise Broken(f"{pid}: offset {batch.base} is quarantined, and the archive alone has it")
+        if after.start_offset != before.start_offset and (after.segments or after.gaps):
+            raise Broken(f"{pid}: the archive began at {before.start_offset}, now at {after.start_offset}")
+        partition.quarantined |= set(batches)
+        self.counts.rewinds += 1
 
     def _name_segments(self, partition: Partition, manifest: Manifest) -> None:
         names = {entry.key_name for entry in manifest.segments}
         for name in [name for name in partition.segments if name not in names]:
             for batch in partition.segments.pop(name):
                 del partition.archived[batch.base]
-            self._segment_keys.pop(partition_prefix(self.cluster, partition.pid) + name, None)
         for entry in manifest.segments:
             if entry.key_name in partition.segments:
                 continue
@@ -201,12 +258,18 @@ class Truth:
                 if batch.base in partition.archived:
                     raise Broken(f"{partition.pid}: offset {batch.base} is archived twice")
                 partition.archived[batch.base] = batch
-            if batches[-1].last >= partition.stable_to:
+            if batches[-1].last >= partition.stable_to and batches[-1] not in partition.disowned:
                 raise Broken(
                     f"{partition.pid}: {batches[-1].last} is archived, but only {partition.stable_to} is stable"
                 )
             partition.segments[entry.key_name] = batches
             self._segment_keys[partition_prefix(self.cluster, partition.pid) + entry.key_name] = partition, entry
+
+    def _batches(self, partition: Partition, entries: Sequence[SegmentEntry]) -> list[Batch]:
+        found: list[Batch] = []
+        for entry in entries:
+            found += partition.segments.get(entry.key_name) or self._object(partition, entry)
+        return found
 
     def _object(self, partition: Partition, entry: SegmentEntry) -> tuple[Batch, ...]:
         """The batches of a segment that a manifest names, if it is all that the manifest says."""
@@ -259,6 +322,19 @@ class Truth:
                     f"{partition.expired_to}"
                 )
 
+    def settled(self, pid: PartitionId) -> None:
+        """All is archived, and nobody will change anything any more."""
+        partition = self.partitions[pid]
+        for header, _ in partition.log.batches():
+            batch = partition.written[header.base_offset, header.leader_epoch]
+            known = partition.archived.get(batch.base)
+            if batch.last >= max(partition.log.start, partition.returns_to) and known != batch:
+                raise Broken(f"{pid}: offset {batch.base} is not archived as the brokers have it")
+        for base, batch in partition.archived.items():
+            # Where retention was quicker than the archiver, nobody can tell any more.
+            if batch in partition.disowned and batch.last >= partition.expired_to:
+                raise Broken(f"{pid}: offset {base} is archived, and the brokers have disowned it")
+
     # ---- readers -------------------------------------------------------------------------------------------
 
     def read(
@@ -278,6 +354,8 @@ class Truth:
                 written = partition.written.get((header.base_offset, header.leader_epoch))
                 if written is None or written.data != data:
                     raise Broken(f"{pid}: a reader got a batch at {header.base_offset} that no broker ever had")
+                if manifest == partition.manifest and partition.archived.get(header.base_offset) != written:
+                    raise Broken(f"{pid}: a reader got a batch at {header.base_offset} that is not archived there")
                 if not (
                     header.base_offset <= next_offset if next_offset == offset else header.base_offset == next_offset
                 ):
@@ -286,7 +364,7 @@ class Truth:
                 batches += 1
         if next_offset != last + 1 or not batches:
             raise Broken(f"{pid}: a reader at {offset} was told of {last}, and got records up to {next_offset - 1}")
-        if partition.rewritten_from is None and not partition.gone:
+        if not partition.disowned and not partition.gone:
             self._aborted_as_told(partition, offset, last, aborted)
         self.counts.reads += 1
         return batches

@@ -156,6 +156,11 @@ class Manifest:
         behind_gap = bool(self.gaps) and self.gaps[-1].end == self.end_offset
         return NO_EPOCH if behind_gap else self.last_epoch
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether nothing was ever archived: it is as `empty` made it, but for fences."""
+        return self.generation == 1 + self.fence and self.start_offset == self.end_offset
+
     def holds(self, offset: int) -> bool:
         """Whether readers get `offset` from here: itself, or what follows where it is missing."""
         return self.start_offset <= offset < self.end_offset

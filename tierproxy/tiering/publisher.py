@@ -3,6 +3,10 @@
 The order makes a record safe: the object is durable, then its bytes were seen again, then the manifest names it by
 compare-and-swap. A crash in between leaves an object that nobody names, which is garbage and harmless.
 
+A partition's first manifest is empty, and written before the first object. So objects without a manifest mean that it
+was lost, and never that an archiver died before its first commit. It says nothing else: whoever finds it still bare
+begins the archive where the broker's log begins by then.
+
 A write that failed may still have happened. An object is then simply written again. A manifest is not: the
 second try conflicts with the first, and every conflict first looks whether our segment is in there already.
 
@@ -15,6 +19,7 @@ manifest there looks the same, but the segment is not in its store.
 import asyncio
 import secrets
 from bisect import bisect_left
+from dataclasses import replace
 from tempfile import TemporaryFile
 
 from tierproxy.archive.cut import batches_of, copy_below, cut_point
@@ -59,18 +64,22 @@ class Publisher:
         self._clock = clock
         self._storage_class = storage_class
         self._version: str | None = None  # of the manifest as we know it
+        self._bare: Manifest | None = None  # the stored one, while nothing was ever archived
         self._entry: SegmentEntry | None = None
         self._stored_in: Library | None = None  # whose store has the entry's object
         self._epochs: tuple[tuple[int, int], ...] = ()
         self._fetched_at = -1  # the offset that was asked for when the uploaded segment began
 
     async def load(self) -> Manifest | None:
-        """The manifest as it is now; what was begun before is forgotten."""
+        """The manifest as it is now, None while nothing was ever archived; what was begun before is forgotten."""
         self._entry = None
         return self._know(await self._library.load(self._pid))
 
-    async def upload(self, segment: OpenSegment) -> Uploaded:
-        """Close and store the segment. Raises OSError when its spool can't be written or read."""
+    async def upload(self, segment: OpenSegment) -> Uploaded | Conflicted:
+        """Close and store the segment, behind a first manifest if there is none. Raises OSError when its spool can't be
+        written or read, ContinuityError if there must have been a manifest already."""
+        if self._version is None and not await self._begin(segment.fetched_at):
+            return Conflicted()
         if self._entry is None:
             tag, now_ms = secrets.token_hex(4), self._clock.now_ms()
             self._entry, self._epochs = await asyncio.to_thread(segment.finish, tag, now_ms)
@@ -86,14 +95,9 @@ class Publisher:
         return Verified() if damage is None else self._damaged(damage)
 
     async def commit(self, action: Commit) -> Committed | Conflicted:
-        """Name the verified segment in the manifest. Raises ContinuityError if it does not fit there, or if it would be
-        the first although there must have been others."""
+        """Name the verified segment in the manifest. Raises ContinuityError if it does not fit there."""
         entry = self._uploaded()
-        base = action.manifest
-        if base is None:
-            await self._check_for_a_lost_one(action.start_offset)
-            cluster = self._library.cluster
-            base = Manifest.empty(cluster, self._cluster_id, self._pid, action.start_offset)
+        base = action.manifest or self._beginning(action.start_offset)
         version = self._version
         for _ in range(COMMIT_TRIES):
             if self._library.home(self._pid) is not self._stored_in:
@@ -203,17 +207,33 @@ class Publisher:
 
     def _know(self, found: VersionedManifest | None) -> Manifest | None:
         self._version = found.version if found is not None else None
-        return found.manifest if found is not None else None
+        self._bare = found.manifest if found is not None and found.manifest.is_bare else None
+        return found.manifest if found is not None and self._bare is None else None
 
-    async def _check_for_a_lost_one(self, start_offset: int) -> None:
-        """A new manifest in the place of a lost one would make garbage of what nobody but the archive has."""
-        name = await self._library.left_behind(self._pid, start_offset)
-        if name is not None:
+    async def _begin(self, start_offset: int) -> bool:
+        """Write the first manifest; whether it was still missing.
+
+        ContinuityError if it is lost: a new one would make garbage of what nobody but the archive has.
+        """
+        stray = await self._library.left_behind(self._pid, start_offset)
+        if stray is not None:
+            if await self._library.load(self._pid) is not None:
+                return False
             raise ContinuityError(
                 f"{self._pid} has no manifest, but segments of what the broker no longer has (below offset "
-                f"{start_offset}), such as {name}: the manifest is lost. `tierproxy archive repair {self._pid.topic} "
+                f"{start_offset}), such as {stray}: the manifest is lost. `tierproxy archive repair {self._pid.topic} "
                 f"--partition {self._pid.partition}` makes it anew"
             )
+        try:
+            self._know(await self._library.save(self._pid, self._beginning(start_offset), None))
+        except Conflict:
+            return False
+        return True
+
+    def _beginning(self, start_offset: int) -> Manifest:
+        if self._bare is not None:
+            return replace(self._bare, start_offset=start_offset, end_offset=start_offset)
+        return Manifest.empty(self._library.cluster, self._cluster_id, self._pid, start_offset)
 
     async def _is_in(self, found: VersionedManifest | None, entry: SegmentEntry) -> bool:
         return found is not None and await self._library.segment_at(found.manifest, entry.last_offset) == entry

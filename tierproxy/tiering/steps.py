@@ -202,7 +202,8 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Close the open segment and store it under a fresh name. Answer: Uploaded."""
+    """Close the open segment and store it under a fresh name. Answer: Uploaded; Conflicted if there is a manifest now
+    where there was none."""
 
     not_before: float = 0.0
 
@@ -293,7 +294,7 @@ MOVES: Mapping[State, Mapping[type, tuple[State, ...]]] = {
         Spoiled: (_L,),
         Hopeless: (_X,),
     },
-    _U: {Uploaded: (_V,), Failed: (_U,), Spoiled: (_L,), Hopeless: (_X,)},
+    _U: {Uploaded: (_V,), Conflicted: (_L,), Failed: (_U,), Spoiled: (_L,), Hopeless: (_X,)},
     _V: {Verified: (_M,), Damaged: (_U,), Failed: (_V,), Hopeless: (_X,)},
     _M: {Committed: (_C, _K, _T), Conflicted: (_L,), Failed: (_M,), Hopeless: (_X,)},
     _G: {Committed: (_C, _K, _T), Conflicted: (_L,), Failed: (_G,), Hopeless: (_X,)},

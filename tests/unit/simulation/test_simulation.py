@@ -13,7 +13,7 @@ import pytest
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.play import Play
 
-SEEDS = 400
+SEEDS = 60
 PER_TEST = 20
 MUTANT_SEEDS = 150
 
@@ -35,6 +35,7 @@ def test_the_seeds_are_worth_playing() -> None:
     assert sum(count.trims for count in counts) > 200
     assert sum(count.gaps for count in counts) > 10
     assert sum(count.rewritten for count in counts) > 10
+    assert sum(count.rewinds for count in counts) > 0
     assert sum(count.reads for count in counts) > 1000
     lines = "\n".join(line for each in outcomes for line in each.trace.lines())
     for what in ("late: put", "is refused", "which the store will spoil", "somebody else changed the manifest",

@@ -89,7 +89,7 @@ async def test_segments_are_put_with_the_policys_storage_class_and_the_manifest_
         assert await publisher.verify() == Verified()
         assert isinstance(await publisher.commit(Commit(None, 0)), Committed)
         classes = [h.get("x-amz-storage-class") for m, h in zip(way.requests, way.headers, strict=True) if m == "PUT"]
-        assert classes == ["STANDARD_IA", None]
+        assert classes == [None, "STANDARD_IA", None]
         await store.close()
 
 
@@ -119,6 +119,29 @@ async def test_a_lost_manifest_is_not_taken_for_a_new_archive(
     assert await library.load(PID) is None
     # Whatever the broker still has can be archived again: a crash may have left it, right before the first manifest.
     assert (await archive(publisher, None, 14)).start_offset == 14
+
+
+async def test_a_segment_that_was_never_committed_is_not_what_a_lost_manifest_has_left(
+    publisher: Publisher, library: Library
+) -> None:
+    await publisher.load()
+    await publisher.upload(segment(5))  # and here its archiver dies, and retention deletes what it had read
+    successor = Publisher(library, "cluster-id", PID, ManualClock())
+    assert await successor.load() is None
+    manifest = await archive(successor, None, 25)
+    assert (manifest.start_offset, manifest.end_offset, manifest.gaps, manifest.generation) == (25, 35, (), 2)
+    await publisher.verify()
+    assert await publisher.commit(Commit(None, 5)) == Conflicted()
+
+
+async def test_what_another_archiver_has_begun_and_trimmed_is_not_what_a_lost_manifest_has_left(
+    publisher: Publisher, library: Library
+) -> None:
+    await publisher.load()
+    other = Publisher(library, "cluster-id", PID, ManualClock())
+    await other.load()
+    await archive(other, None, 5)
+    assert await publisher.upload(segment(15)) == Conflicted()
 
 
 async def test_segments_are_stored_read_back_and_named(publisher: Publisher, library: Library, tmp_path: Path) -> None:
@@ -169,9 +192,11 @@ async def test_of_two_archivers_one_loses_cleanly(publisher: Publisher, library:
     other = Publisher(library, "cluster-id", PID, ManualClock())
     assert await publisher.load() is None
     assert await other.load() is None
-    await archive(other, None, 0)
     await publisher.upload(segment(0))
     await publisher.verify()
+    assert await other.upload(segment(0)) == Conflicted()
+    assert await other.load() is None
+    await archive(other, None, 0)
     assert await publisher.commit(Commit(None, 0)) == Conflicted()
     manifest = await publisher.load()
     assert manifest is not None
@@ -224,9 +249,9 @@ async def test_a_commit_does_not_follow_a_fence(publisher: Publisher, library: L
 
 
 class LosesAnswers(FileStore):
-    """A directory whose first conditional write happens, but is reported as not having happened."""
+    """A directory whose next conditional write happens, but is reported as not having happened, when `lost` is 0."""
 
-    lost = 0
+    lost = 1
 
     async def put_if(self, key: str, data: bytes, version: str | None) -> str:
         written = await super().put_if(key, data, version)
@@ -242,12 +267,26 @@ async def test_a_commit_whose_answer_was_lost_is_found(tmp_path: Path) -> None:
     await publisher.load()
     await publisher.upload(segment(0))
     await publisher.verify()
+    store.lost = 0
     with pytest.raises(Unavailable):
         await publisher.commit(Commit(None, 0))
     event = await publisher.commit(Commit(None, 0))
     assert isinstance(event, Committed)
     assert [(entry.base_offset, entry.last_offset) for entry in event.manifest.segments] == [(0, 9)]
     await archive(publisher, event.manifest, 10)
+    await store.close()
+
+
+async def test_a_first_manifest_whose_answer_was_lost_is_found(tmp_path: Path) -> None:
+    store = LosesAnswers(tmp_path)
+    publisher = Publisher(Library(store, "c"), "cluster-id", PID, ManualClock())
+    await publisher.load()
+    opened, store.lost = segment(0), 0
+    with pytest.raises(Unavailable):
+        await publisher.upload(opened)
+    assert await publisher.upload(opened) == Conflicted()
+    assert await publisher.load() is None
+    await archive(publisher, None, 0)
     await store.close()
 
 
