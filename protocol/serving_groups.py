@@ -8,7 +8,7 @@ from typing import Any
 from kafka.protocol import consumer, metadata
 
 from protocol.apis import ApiKey
-from protocol.codec import decode_message
+from protocol.kafka_messages import decode as decode_message
 from protocol.serving import Endpoint, answer_of
 from protocol.wire import Buffer
 

@@ -114,4 +114,4 @@ def _newest(manifests: list[Manifest]) -> dict[str, HeldTopic]:
 
 
 def _written(partitions: Mapping[int, Manifest]) -> int:
-    return max((m.segments[-1].created_ms for m in partitions.values() if m.segments), default=-1)
+    return max((m.sums.created_ms for m in partitions.values() if m.sums.segments), default=-1)
