@@ -264,8 +264,9 @@ class Manifest:
     def with_fence(self) -> Self:
         """The same behind a fence: whoever has written an object under an older manifest must not name it any more.
 
-        Put up before unnamed objects are removed. An archiver that slept since before then may have written one of
-        them: its commit fails, as the manifest has changed, and must not be repeated with the same object.
+        Put up before unnamed objects are removed: an archiver that slept since then may have written one of them. And
+        where a move hands the archive over, as unnamed objects stay in the old store. The archiver's commit fails, as
+        the manifest has changed, and must not be repeated with the same object.
         """
         return replace(self, fence=self.fence + 1, generation=self.generation + 1)
 

@@ -8,13 +8,15 @@ At every moment one manifest is the truth, and whoever looks into either archive
     1 announce      manifest                        "look into the old one"     the old manifest
     2 copy          manifest                        the same, and the objects   the old manifest
     3 hand over     "look into the new one", and    the same                    the one handed over
-                    in it the manifest
+                    in it the manifest, fenced
     4 take over     the same                        manifest                    the new manifest
     5 let go        "look into the new one"         manifest                    the new manifest
 
 Each step is one conditional write, so a crash leaves the state before it or after it, and whoever begins again goes on
 from there. Step 3 is the one that decides: it replaces the very manifest all of whose objects are copied, or it
-conflicts, because an archiver or a user has changed it meanwhile, and the rest is copied first. After it nobody waits
+conflicts, because an archiver or a user has changed it meanwhile, and the rest is copied first. What is handed over is
+behind a fence (Manifest.with_fence): an archiver's segment or a merged one may just have been put into the old archive,
+and a commit that is repeated after its conflict would name it in the new one, where it is not. After it nobody waits
 for step 4: the next one who writes (an archiver's commit, a user's deletion) replaces the announcement by a manifest,
 as this does.
 
@@ -92,8 +94,9 @@ class Move:
                 move = await self._announce(there)
                 if not await self._copied(here):
                     continue
+                handed = Moved(self._target.name, move, here.manifest.with_fence())
                 try:
-                    await self._source.put_moved(self._pid, Moved(self._target.name, move, here.manifest), here.version)
+                    await self._source.put_moved(self._pid, handed, here.version)
                 except Conflict:
                     log.info("%s has changed meanwhile; copying the rest", self._pid)
                 continue

@@ -134,7 +134,7 @@ async def move(libraries: dict[str, Library], source: str = "a", target: str = "
 async def test_a_partition_is_moved(world: World) -> None:
     before = await world.truth()
     moved = await move(world.libraries())
-    assert moved == replace(before, generation=before.generation + 1) == await world.truth()
+    assert moved == replace(before.with_fence(), generation=before.generation + 2) == await world.truth()
     libraries = world.libraries()
     here, there = await libraries["a"].look(PID), await libraries["b"].look(PID)
     assert isinstance(here, VersionedMoved)

@@ -248,6 +248,24 @@ async def test_a_commit_does_not_follow_a_fence(publisher: Publisher, library: L
     assert (await archive(publisher, again, 20)).end_offset == 30
 
 
+async def test_a_commit_does_not_follow_a_move(publisher: Publisher, library: Library, tmp_path: Path) -> None:
+    """The new archive has what was named when it was handed over: the uploaded segment is not there."""
+    manifest = await uploaded(publisher, library)
+    store = FileStore(tmp_path / "new")
+    new = Library(store, "c")
+    both = {"old": library, "new": new}
+    for name, each in both.items():
+        each.stand_beside(name, both)
+    await Move(library, new, PID).run()
+    assert await publisher.commit(Commit(manifest, 0)) == Conflicted()
+    again = await publisher.load()
+    assert again is not None
+    grown = await archive(publisher, again, 20)
+    assert grown.end_offset == 30
+    assert [await new.read_back(PID, entry) for entry in grown.segments] == [None] * 3
+    await store.close()
+
+
 class LosesAnswers(FileStore):
     """A directory whose next conditional write happens, but is reported as not having happened, when `lost` is 0."""
 
