@@ -226,10 +226,11 @@ class Brokers:
         bases = [header.base_offset for header, _ in log.batches() if header.base_offset >= log.start]
         if bases:
             cut = bases[-self._chance.randint(1, min(4, len(bases)))]
-            if cut < log.high_watermark:
+            if cut < max(partition.committed_to, log.high_watermark):
                 self._truth.rewritten(partition.pid, cut)
             self._truncate(partition, cut)
             partition.committed_to = min(partition.committed_to, cut)
+            partition.caught_up_at = min(partition.caught_up_at, cut)
         self._lead(partition)
         self._note(
             f"{partition}: UNCLEAN: broker {partition.leader} leads in epoch {partition.leader_epoch}, up to {log.end}"
