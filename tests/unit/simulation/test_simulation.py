@@ -13,6 +13,8 @@ import pytest
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.play import Play
 
+pytestmark = pytest.mark.timeout(600)  # a busy machine is no fault of the code's
+
 SEEDS = 400
 PER_TEST = 20
 MUTANT_SEEDS = 150
