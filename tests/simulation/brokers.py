@@ -230,6 +230,7 @@ class Brokers:
                 self._truth.rewritten(partition.pid, cut)
             self._truncate(partition, cut)
             partition.committed_to = min(partition.committed_to, cut)
+            partition.caught_up_at = min(partition.caught_up_at, cut)
         self._lead(partition)
         partition.caught_up_at = log.end
         self._note(

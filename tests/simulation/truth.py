@@ -137,6 +137,9 @@ class Truth:
         partition = self.partitions[pid]
         if offset > partition.stable_to:
             raise Broken(f"{pid}: trimmed to {offset}, beyond the last stable offset {partition.stable_to}")
+        start = max(log.start, partition.expired_to)
+        if offset <= start:
+            return
         for header, data in log.batches():
             if header.last_offset < max(log.start, partition.returns_to) or header.base_offset >= offset:
                 continue
@@ -146,8 +149,7 @@ class Truth:
             if kept.data != data:
                 raise Broken(f"{pid}: offset {header.base_offset} is trimmed, and the archive has another record there")
             partition.trimmed[header.base_offset] = kept
-        if offset > log.start:
-            self.counts.trims += 1
+        self.counts.trims += 1
 
     # ---- store ---------------------------------------------------------------------------------------------
 

@@ -13,7 +13,9 @@ import pytest
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.play import Play
 
-SEEDS = 60
+pytestmark = pytest.mark.timeout(600)  # a busy machine is no fault of the code's
+
+SEEDS = 100
 PER_TEST = 20
 MUTANT_SEEDS = 150
 
