@@ -41,7 +41,7 @@ class Mutant:
             yield
 
 
-async def _yes(self: Publisher, offset: int) -> bool:
+async def _yes(self: Publisher, offset: int, ours: Manifest) -> bool:
     return True
 
 
@@ -123,20 +123,19 @@ MUTANTS = (
         "trimmed but not archived|another record",
     ),
     Mutant(
-        "takes a namesake's log for the topic's",
-        ((f"{_LEADER}.compare", Leader._facts),),
-        "written off|has stopped",
-    ),
-    Mutant(
         "trims by name without asking whose name it is",
         ((f"{_LEADER}.check_topic", _no_check),),
         "trimmed but not archived|written off|has stopped|beyond",
+        first=150,
     ),
     Mutant(
-        "trims a log that was rewritten",
-        (("tierproxy.tiering.leader.judge", lambda facts: Same()),),
-        "has another record there|trimmed but not archived",
-        first=120,
+        "never asks whether history was rewritten",
+        (
+            ("tierproxy.tiering.leader.judge", lambda facts: Same()),
+            ("tierproxy.tiering.worker.judge", lambda facts: Same()),
+            ("tierproxy.tiering.fsm.judge", lambda facts: Same()),
+        ),
+        "has another record there|trimmed but not archived|is archived up to|has stopped",
     ),
     Mutant("believes every checksum", (("tierproxy.tiering.spool.crc_ok", lambda batch: True),), "no broker ever had"),
     Mutant(
