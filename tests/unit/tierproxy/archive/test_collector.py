@@ -133,7 +133,7 @@ async def test_what_lies_elsewhere_by_now_is_left_alone(tmp_path: Path, when: st
     assert await names(old) == before
     found = await old.load(PID)
     assert found is not None
-    assert (old.home(PID), found.manifest.fence) == (libraries["new"], 0)
+    assert (old.home(PID), found.manifest.fence) == (libraries["new"], 1), "the fence is the move's"
     for library in (*libraries.values(), *others.values()):
         await library.store.close()
 
