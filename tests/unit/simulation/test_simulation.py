@@ -15,7 +15,7 @@ from tests.simulation.play import Play
 
 pytestmark = pytest.mark.timeout(600)  # a busy machine is no fault of the code's
 
-SEEDS = 100
+SEEDS = 500
 PER_TEST = 20
 MUTANT_SEEDS = 150
 

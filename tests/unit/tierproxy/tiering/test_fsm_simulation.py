@@ -515,7 +515,7 @@ class Play:
         assert not missing, f"offsets {sorted(missing)} are neither archived nor recorded as lost"
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(500))
 def test_nothing_is_lost_and_nothing_is_twice(seed: int) -> None:
     play = Play(seed, harsh=False)
     play.run()
@@ -531,7 +531,7 @@ def test_nothing_is_lost_and_nothing_is_twice(seed: int) -> None:
             assert play.broker.start == play.broker.end
 
 
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", range(500))
 def test_rewritten_history_is_archived_anew_and_the_old_one_kept(seed: int) -> None:
     play = Play(1_000_000 + seed, harsh=True)
     play.run()  # `trim` compares record by record what the broker has with what is archived

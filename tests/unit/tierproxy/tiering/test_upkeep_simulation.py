@@ -177,7 +177,7 @@ def joined(name: str, run: tuple[SegmentEntry, ...]) -> SegmentEntry:
     )
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(300))
 def test_upkeep_loses_nothing(seed: int) -> None:
     play = KeptPlay(2_000_000 + seed, harsh=False)
     play.run()
@@ -190,7 +190,7 @@ def test_upkeep_loses_nothing(seed: int) -> None:
             assert archived[offset] == token
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(300))
 def test_upkeep_of_rewritten_history_loses_nothing(seed: int) -> None:
     KeptPlay(3_000_000 + seed, harsh=True).run()
 
