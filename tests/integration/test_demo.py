@@ -24,6 +24,11 @@ def lines(tmp_path: Path) -> Path:
     return file
 
 
+def _heed_interrupts() -> None:
+    """Whoever runs these tests in the background of a shell has SIGINT ignored, and so have all children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def demo(home: Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
     """It runs in a session of its own, as in a terminal; its work is below `home`."""
@@ -35,6 +40,7 @@ def demo(home: Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=_heed_interrupts,
     ) as process:
         try:
             yield process
