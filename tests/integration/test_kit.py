@@ -12,9 +12,10 @@ from tests.kit import PROJECT
 from tests.kit.processes import Died, Process, wait_for
 
 _STARTS_A_SLEEPER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from tests.kit.processes import Process
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in a shell's background
 sleeper = Process("sleeper", ["sh", "-c", "sleep 600 & wait"], log=Path(sys.argv[1]))
 print(sleeper.pid, flush=True)
 time.sleep(600)
