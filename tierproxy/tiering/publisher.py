@@ -100,8 +100,8 @@ class Publisher:
         base = action.manifest or self._beginning(action.start_offset)
         version = self._version
         for _ in range(COMMIT_TRIES):
-            if self._library.home(self._pid) is not self._stored_in:
-                return Conflicted("it was moved to another archive, which does not have the new segment")
+            if self._moved_away:
+                break
             if self._fetched_at == base.end_offset and not continues(base, entry, self._epochs):
                 return Conflicted("what was copied is of another history than what is archived")
             manifest = base.with_segment(entry, self._epochs, fetched_at=self._fetched_at)
@@ -114,6 +114,8 @@ class Publisher:
             if found is None or not found.manifest.continues_like(base):
                 break
             base, version = found.manifest, found.version
+        if self._moved_away:
+            return Conflicted("it was moved to another archive, which does not have the new segment")
         return Conflicted()
 
     async def record_gap(self, action: RecordGap, cause: str) -> Committed | Conflicted:
@@ -189,6 +191,11 @@ class Publisher:
     def _store(self) -> Store:
         """Where the partition lies now. If that changes before a commit, what was stored must not be named."""
         return self._library.home(self._pid).store
+
+    @property
+    def _moved_away(self) -> bool:
+        """Whether the partition lies elsewhere than where its new segment was stored."""
+        return self._library.home(self._pid) is not self._stored_in
 
     def _uploaded(self) -> SegmentEntry:
         assert self._entry is not None, "nothing was uploaded"

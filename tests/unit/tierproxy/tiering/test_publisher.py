@@ -257,7 +257,8 @@ async def test_a_commit_does_not_follow_a_move(publisher: Publisher, library: Li
     for name, each in both.items():
         each.stand_beside(name, both)
     await Move(library, new, PID).run()
-    assert await publisher.commit(Commit(manifest, 0)) == Conflicted()
+    why = "it was moved to another archive, which does not have the new segment"
+    assert await publisher.commit(Commit(manifest, 0)) == Conflicted(why)
     again = await publisher.load()
     assert again is not None
     grown = await archive(publisher, again, 20)
@@ -532,6 +533,7 @@ async def test_a_segment_is_not_named_in_an_archive_that_does_not_have_it(tmp_pa
     await Move(movers["a"], movers["b"], PID).run()
     event = await publisher.commit(Commit(first, 0))
     assert isinstance(event, Conflicted)
+    assert "moved" in event.reason
     again = await publisher.load()
     assert again is not None
     assert again.end_offset == 10
