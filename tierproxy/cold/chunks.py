@@ -206,15 +206,15 @@ class Chunks:
         chunks = index.chunks[first:stop]
         start = chunks[0].position
         end = chunks[-1].position + chunks[-1].stored_size
-        data = await self._read(segment, start, end)
+        data = memoryview(await self._read(segment, start, end))
         found: dict[int, bytes] = {}
         for number, chunk in enumerate(chunks, first):
             at = chunk.position - start
-            found[number] = data[at : at + chunk.stored_size]
+            found[number] = bytes(data[at : at + chunk.stored_size])
             self._stored.put((segment.key, number), found[number])
         return found
 
-    async def _read(self, segment: Located, start: int, end: int) -> bytes:
+    async def _read(self, segment: Located, start: int, end: int) -> bytes | bytearray:
         async with self._budget.lend(end - start):
             data = await segment.library.store.get_range(segment.key, start, end)
         STORE_READS.inc()
