@@ -95,6 +95,11 @@ STORE_ERRORS = Counter(
     "tierproxy_store_errors", "Requests to stores that failed, by operation and kind", ["operation", "kind"]
 )
 STORE_RETRIES = Counter("tierproxy_store_retries", "Requests to stores that were tried again at once")
+STORE_BULK_READS = Counter(
+    "tierproxy_store_bulk_reads",
+    "Ranges asked of S3 over connections of our own: done, failed, or declined, so that aiobotocore had to ask",
+    ["end"],
+)
 DAMAGED_READS = Counter(
     "tierproxy_damaged_reads", "Bytes from stores that did not match their checksum, by what they were", ["what"]
 )
