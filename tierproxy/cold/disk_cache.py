@@ -7,17 +7,18 @@ written. Each is counted, and said once when it begins and once when it ends.
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from errno import EACCES, EDQUOT, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
 from functools import partial
 from logging import getLogger
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from protocol.wire import Buffer
 from tierproxy.archive.store import Store
 from tierproxy.clock import Clock
-from tierproxy.cold.disk_folder import DiskFolder, NotOurs
+from tierproxy.cold.disk_folder import DiskFolder
+from tierproxy.cold.disk_room import NotOurs
+from tierproxy.cold.disk_threads import DiskThreads
 from tierproxy.telemetry import (
     DISK_CACHE_DECLINED,
     DISK_CACHE_ERRORS,
@@ -52,10 +53,9 @@ class DiskCache:
         self._answer_seconds = answer_seconds
         self._folder = DiskFolder(path, size, clock.monotonic)
         self._prepared = False  # the writing thread's
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="disk-cache-read")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="disk-cache-write")
+        self._readers = DiskThreads(READERS, "disk-cache-read")
+        self._writer = DiskThreads(1, "disk-cache-write")
         self._queued = 0
-        self._hanging: set[Future[Any]] = set()
         self._off_until: dict[Operation, float] = {}
         self._troubles = OncePerChange(log)
         self._closed = False
@@ -63,7 +63,7 @@ class DiskCache:
     async def start(self) -> None:
         """Make the directory ready. A disk that fails is no error, but a directory that is not ours is: NotOurs."""
         try:
-            await self._within(START_SECONDS, self._writer.submit(self._prepare))
+            await self._writer.answer(self._prepare, START_SECONDS)
         except OSError as error:
             self._failed("write", error)
 
@@ -71,8 +71,8 @@ class DiskCache:
         """Let go of the threads. What waits to be written is not written any more."""
         self._closed = True
         self._folder.close()
-        for threads in (self._readers, self._writer):
-            threads.shutdown(wait=False, cancel_futures=True)
+        self._readers.close()
+        self._writer.close()
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -95,7 +95,7 @@ class DiskCache:
 
     async def _ask(self, work: Callable[[], T | None]) -> T | None:
         try:
-            found = await self._within(self._answer_seconds, self._readers.submit(work))
+            found = await self._readers.answer(work, self._answer_seconds)
         except OSError as error:
             self._failed("read", error)
             return None
@@ -106,38 +106,39 @@ class DiskCache:
 
     async def put(self, key: str, start: int, data: Buffer) -> None:
         """Keep the object's bytes from `start` on, or don't. Returns when that is done; `data` must not change."""
-        waiting = self._queue(key, start, data)
-        if waiting is not None:
-            await asyncio.wait([waiting])
+        done = asyncio.Event()
+        if self._queue(key, start, data, done.set):
+            await done.wait()
 
     def offer(self, key: str, start: int, data: Buffer) -> None:
         """put() without waiting for it."""
-        self._queue(key, start, data)
+        self._queue(key, start, data, lambda: None)
 
-    def _queue(self, key: str, start: int, data: Buffer) -> asyncio.Future[int] | None:
+    def _queue(self, key: str, start: int, data: Buffer, done: Callable[[], None]) -> bool:
         size = len(data)
         if not size or self._closed:
-            return None
+            return False
         if not self._usable("write") or size > self._folder.largest or self._queued + size > QUEUED_BYTES:
             DISK_CACHE_DECLINED.inc()
-            return None
-        self._queued += size
-        waiting = asyncio.wrap_future(self._writer.submit(self._write, key, start, data))
-        waiting.add_done_callback(partial(self._written, size))
-        return waiting
+            return False
 
-    def _written(self, size: int, writing: asyncio.Future[int]) -> None:
-        self._queued -= size
-        if writing.cancelled():
-            return
-        error = writing.exception()
-        if error is None:
-            DISK_CACHE_WRITTEN_BYTES.inc(writing.result())
+        def written(outcome: int | Exception) -> None:
+            self._queued -= size
+            self._written(outcome)
+            done()
+
+        self._queued += size
+        self._writer.submit(partial(self._write, key, start, data), written)
+        return True
+
+    def _written(self, outcome: int | Exception) -> None:
+        if isinstance(outcome, int):
+            DISK_CACHE_WRITTEN_BYTES.inc(outcome)
             self._succeeded("write")
-        elif isinstance(error, OSError | NotOurs):
-            self._failed("write", error)
+        elif isinstance(outcome, OSError | NotOurs):
+            self._failed("write", outcome)
         else:
-            log.error("an extent could not be written", exc_info=error)
+            log.error("an extent could not be written", exc_info=outcome)
 
     def _write(self, key: str, start: int, data: Buffer) -> int:
         if not self._prepared:
@@ -155,20 +156,10 @@ class DiskCache:
     # -- trouble ----------------------------------------------------------------------------------------------------
 
     def _usable(self, operation: Operation) -> bool:
+        if self._closed or self._readers.hanging or self._writer.hanging:
+            return False
         off_until = self._off_until.get(operation)
-        return not (self._closed or self._hanging or (off_until and self._clock.monotonic() < off_until))
-
-    async def _within(self, seconds: float, work: Future[T]) -> T:
-        """Raises what `work` does, and TimeoutError; until it has ended after all the cache is out of use then."""
-        waiting = asyncio.wrap_future(work)
-        waiting.add_done_callback(_seen)
-        done, _ = await asyncio.wait([waiting], timeout=seconds)
-        if done and not waiting.cancelled():
-            return waiting.result()
-        if not work.cancel():
-            self._hanging.add(work)
-            work.add_done_callback(self._hanging.discard)
-        raise TimeoutError(f"no answer within {seconds:g} s")
+        return off_until is None or self._clock.monotonic() >= off_until
 
     def _failed(self, operation: Operation, error: Exception) -> None:
         if self._closed:
@@ -222,8 +213,3 @@ def _advice(error: Exception) -> str:
     if error.errno in (ENOENT, ENOTDIR):
         return f"{what}. Somebody has removed what is in it, or its disk is not mounted"
     return f"{what}. Look at this disk, or leave cache.disk out"
-
-
-def _seen(future: asyncio.Future[T]) -> None:
-    if not future.cancelled():
-        future.exception()

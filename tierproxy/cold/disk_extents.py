@@ -13,7 +13,6 @@ So a part of an extent is checked by the blocks that it touches. Files are not f
 (nothing, zeros, half of it) doesn't match its checksums, and neither does what a disk has forgotten since.
 """
 
-import re
 import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -31,7 +30,6 @@ VERSION = 1
 
 _MAGIC = b"TPEXTENT"
 _FIXED = struct.Struct("<8sHHIQQ")
-_NAME = re.compile(r"(0|[1-9]\d{0,18})-([1-9]\d{0,18})", re.ASCII)
 _HOLD_BYTES = 1 << 20
 _HOLD, _RELEASE = 0, 1
 
@@ -53,8 +51,11 @@ class Extent(NamedTuple):
 
 def extent_named(name: str) -> Extent | None:
     """None if it is not the name of an extent."""
-    found = _NAME.fullmatch(name)
-    return Extent(int(found[1]), int(found[2])) if found and int(found[1]) < int(found[2]) else None
+    start, _, end = name.partition("-")
+    if not (start.isdecimal() and end.isdecimal() and len(name) < 40):
+        return None
+    extent = Extent(int(start), int(end))
+    return extent if extent.start < extent.end and extent.name == name else None
 
 
 class Piece(NamedTuple):
@@ -71,6 +72,10 @@ class Extents:
     def __init__(self, extents: Iterable[Extent]) -> None:
         self._sorted = sorted(extents)
         self._furthest = list(accumulate(self._sorted, _further))
+
+    def adding(self, extent: Extent) -> "Extents":
+        """These and one more."""
+        return Extents([*self._sorted, extent])
 
     def __len__(self) -> int:
         return len(self._sorted)

@@ -20,7 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tierproxy.clock import ManualClock
 from tierproxy.cold.disk_extents import BLOCK, PAGE
-from tierproxy.cold.disk_folder import MARKER, TEMPORARY, USAGE, DiskFolder, NotOurs
+from tierproxy.cold.disk_folder import DiskFolder
+from tierproxy.cold.disk_room import MARKER, TEMPORARY, USAGE, NotOurs, free_and_used
 
 SIZE = 2 << 20
 OBJECT = 600_000
@@ -77,6 +78,8 @@ def test_several_see_what_one_writes_and_removes(root: Path) -> None:
     one.drop("main/a", 500, 501)
     assert other.read("main/a", 0, 1000) is None
     assert extents(root) == []
+    assert one.write("main/a", 0, data[:1000]) == 1000
+    assert other.read("main/a", 0, 1000) == data[:1000]
 
 
 def test_records_are_nobody_elses_to_read(root: Path) -> None:
@@ -188,6 +191,17 @@ def test_a_directory_that_goes_away_is_told(root: Path) -> None:
         one.write("main/a", 0, b"x")
     one.prepare()
     assert one.write("main/a", 0, b"x") == 1
+
+
+def test_how_much_room_there_is(root: Path, tmp_path: Path) -> None:
+    free, used = free_and_used(root / "not" / "yet")
+    assert free > 0
+    assert used == 0
+    assert list(tmp_path.iterdir()) == []
+    folder(root).write("main/a", 0, bytes(100_000))
+    assert free_and_used(root)[1] == taken(root) > 100_000
+    with pytest.raises(NotOurs):
+        free_and_used(tmp_path)
 
 
 # -- anything at all --------------------------------------------------------------------------------------------------
