@@ -18,7 +18,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tierproxy.archive.s3_client import is_proxied, tls_context
-from tierproxy.archive.s3_connection import NotPlain, RangeConnection, Signed
+from tierproxy.archive.s3_connection import RangeConnection, Signed
+from tierproxy.archive.s3_head import NotPlain
 from tierproxy.ranges import ByteRange
 from tierproxy.telemetry import STORE_BULK_READS, OncePerChange
 
@@ -45,7 +46,7 @@ class Overloaded(OSError):
 @dataclass(frozen=True, slots=True)
 class _Kept:
     signed: Signed | None
-    """None: where a proxy is between, aiobotocore must ask."""
+    """None: aiobotocore must ask, as a proxy is between."""
     keys: Any
     """That it was signed with; others mean that these may be withdrawn."""
     until: float
@@ -172,8 +173,8 @@ class BulkReader:
 
 
 def parse_signed(url: str) -> Signed | None:
-    """What to connect to and ask for; None where a proxy is between."""
-    if is_proxied(url):
+    """What to connect to and ask for; None where that is aiobotocore's affair: a proxy is between, or an odd URL."""
+    if is_proxied(url) or not url.isascii() or not url.isprintable() or " " in url:
         return None
     parts = urlsplit(url)
     secure = parts.scheme == "https"
@@ -182,4 +183,11 @@ def parse_signed(url: str) -> Signed | None:
     authority = f"[{host}]" if ":" in host else host
     if port != (443 if secure else 80):
         authority += f":{port}"
-    return Signed(parts.scheme, host, port, authority, f"{parts.path or '/'}?{parts.query}")
+    lines = (
+        f"GET {parts.path or '/'}?{parts.query} HTTP/1.1",
+        f"Host: {authority}",
+        "Accept-Encoding: identity",
+        "User-Agent: tierproxy",
+        "Range: ",
+    )
+    return Signed(parts.scheme, host, port, "\r\n".join(lines).encode("ascii"))
