@@ -100,6 +100,7 @@ def _hold(console: Console, home: Path, asked: Namespace) -> None:
         for name, stored in backend.stored.items():
             console.print(f"{name}: topics {' and '.join(stored.corpus.topics)}, {stored.log_bytes / 1e6:,.0f} MB each")
         console.print(f"ask it by --attach {home}, from this or another checkout; Ctrl-C ends it")
+        sys.stdout.flush()
         try:
             Event().wait()
         finally:

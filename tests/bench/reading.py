@@ -68,15 +68,16 @@ READERS: dict[str, Callable[[dict[str, Any]], Read]] = {"raw": read_raw, "librdk
 
 def main(kind: str, about: str) -> None:
     read, settings = READERS[kind], json.loads(about)
-    _say("ready")
+    say("ready")
     if not sys.stdin.readline():
         return
-    _say(json.dumps(asdict(read(settings))))
-    _say("done")
+    say(json.dumps(asdict(read(settings))))
+    say("done")
     sys.stdin.read()
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """One line to whoever started us."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

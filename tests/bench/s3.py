@@ -30,6 +30,8 @@ class Counts:
     """What passed the front since it was reset: requests by kind, bytes of bodies."""
 
     gets: int = 0
+    whole: int = 0
+    """Those of the GETs that ask for no range: manifests and the like."""
     lists: int = 0
     heads: int = 0
     puts: int = 0

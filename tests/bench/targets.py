@@ -97,7 +97,11 @@ TARGETS = [
     Target(
         "cold, proxy's CPU, zstd", _figure("corpora/zstd-3/raw/cold, 30 ms/cpu tierproxy"), at_most=1.2, unit="s/GB"
     ),
-    Target("second reader, warm cache: S3 GETs", _figure(f"cold/{MAIN}/raw/cold, warm cache/gets"), at_most=0),
+    Target(
+        "second reader, warm cache: GETs of segments",
+        _figure(f"cold/{MAIN}/raw/cold, warm cache/gets of segments"),
+        at_most=0,
+    ),
     Target("16 consumers at once: S3 bytes / once", _figure("sharing/fetched"), at_most=1.1),
     Target("first record, 30 ms, p50", _figure("first/p50"), at_most=70, unit="ms"),
     Target("S3 GETs, sequential", _cold("raw", "gets per GB"), at_most=150, unit="/GB"),
