@@ -62,7 +62,7 @@ def settings(options: Options, backend: Backend) -> dict[str, Any]:
             "tierproxy": _commit(),
             "python": sys.version.split()[0],
             "kafka": jars.KAFKA_VERSION,
-            "versitygw": s3.VERSION,
+            "store": f"versitygw {s3.VERSION}" if isinstance(backend.front, s3.FrontPage) else "a directory",
             **{name: version(name) for name in ("confluent-kafka", "aiobotocore", "aiohttp", "uvloop", "zstandard")},
         },
         "settings": {
