@@ -37,6 +37,7 @@ const (
 // Counts is what has passed since the last reset.
 type Counts struct {
 	Gets     int64 `json:"gets"`  // of objects
+	Whole    int64 `json:"whole"` // those of them without a range: documents
 	Lists    int64 `json:"lists"` // GETs of a bucket
 	Heads    int64 `json:"heads"`
 	Puts     int64 `json:"puts"`
@@ -79,6 +80,9 @@ func (f *front) begin(request *head) time.Duration {
 		f.counts.Lists++
 	case request.method == "GET":
 		f.counts.Gets++
+		if request.rangeOf == "" {
+			f.counts.Whole++
+		}
 		f.counts.Asked += request.ranged()
 	case request.method == "HEAD":
 		f.counts.Heads++
