@@ -9,6 +9,11 @@ BURST = 1.0
 """Seconds' worth that is saved up while nothing passes."""
 
 
+def part_of(rate: int | None, processes: int) -> int | None:
+    """What each of `processes` may let pass, so that together they keep to `rate`."""
+    return None if rate is None else max(1, rate // processes)
+
+
 class TokenBucket:
     """`rate` in bytes per second; None: no limit."""
 
