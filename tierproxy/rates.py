@@ -30,8 +30,13 @@ class TokenBucket:
         self._at = now
         return max(0.0, -self._level / self.rate)
 
+    def saved(self, now: float) -> int:
+        """Bytes that may pass now without anybody waiting for them later. Only where there is a rate."""
+        self.wait(now)
+        return max(0, int(self._level))
+
     def spend(self, size: int, now: float) -> None:
-        """`size` bytes have passed."""
+        """`size` bytes have passed; a negative number gives back what was spent and has not."""
         if self.rate is not None:
             self.wait(now)
             self._level -= size
