@@ -7,8 +7,7 @@ is to send and however little a client waits, and a longer one each time it was 
 archive answers "no error, no records", a broken one a retriable error at the end of max_wait (some clients come back at
 once after an error, hundreds of times a second); neither ever answers out of range.
 
-Where a rate is used up (`limits.py`), archived records wait before anything is read for them, in the same time and in
-the same way. Besides, whoever reads nothing but archives is told how long to stay away (throttle_time_ms).
+Where a rate is used up, archived records wait before anything is read for them, in the same time (`throttle.py`).
 """
 
 import asyncio
@@ -30,19 +29,13 @@ from tierproxy.cold.facts import FactFinder
 from tierproxy.cold.limits import Claim, ColdLimits
 from tierproxy.cold.offsets import OffsetAnswers
 from tierproxy.cold.reader import ColdReader, ReadyRecords
+from tierproxy.cold.throttle import Throttle
 from tierproxy.errors import TierproxyError
 from tierproxy.routing import fetch as fetch_routing
 from tierproxy.routing.fetch import ColdAnswer, Facts, Refused, Verdict, judge
 from tierproxy.routing.holds import FetchHold
 from tierproxy.tasks import Tasks
-from tierproxy.telemetry import (
-    COLD_FETCHES,
-    COLD_THROTTLE_SECONDS,
-    COLD_THROTTLED,
-    HOLES_MET,
-    OncePerChange,
-    Seldom,
-)
+from tierproxy.telemetry import COLD_FETCHES, HOLES_MET, OncePerChange
 
 log = logging.getLogger("tierproxy.cold")
 
@@ -50,14 +43,6 @@ GATHER_GRACE = 0.005
 """Seconds that other archived partitions get once one has records: they mostly become ready together."""
 
 MOST_DOUBLINGS = 7
-
-HOT_PATIENCE = 0.1
-"""Seconds that an answer waits for a rate if hot partitions were asked for, too: what is written to them meanwhile is
-not in it."""
-
-MOST_TOLD = 1.0
-"""Seconds that a client is told to stay away at the most: it obeys for all partitions of that broker, and may be given
-hot ones meanwhile."""
 
 LEAST_WISH = 16 * CHUNK
 """Memory that an answer wishes for at the least: for partitions that have little to send."""
@@ -100,8 +85,7 @@ class ColdAnswers:
         tasks: Tasks,
         limits: ColdLimits | None = None,
     ) -> None:
-        self._limits = limits or ColdLimits()
-        self._throttles = Seldom(log, lambda: asyncio.get_running_loop().time())
+        self._throttle = Throttle(limits or ColdLimits())
         self._catalog = catalog
         self._scout = scout
         self._reader = reader
@@ -119,7 +103,7 @@ class ColdAnswers:
 
         The allowance is for the caller to end, when the answer's bytes have gone.
         """
-        claim = await self._admitted(hold)
+        claim = await self._throttle.admit(hold)
         wish = max(2 * hold.request.max_bytes, LEAST_WISH)
         room = self._memory.grant(min(wish, sum(_weight(question) for question in hold.refused)), hold.client)
         try:
@@ -146,48 +130,10 @@ class ColdAnswers:
             await self._await_answers(hold, room, answers, missing, deadline)
         fetch_routing.show_log_starts(hold.response, self._catalog)
         fetch_routing.fill(hold.response, hold.request, list(zip(hold.refused, answers, strict=True)), claim)
-        self._tell(hold, claim)
+        self._throttle.tell(hold, claim)
         room.keep(sum(each.held for each in answers if isinstance(each, ReadyRecords)))
         COLD_FETCHES.inc()
         return encode_fetch_response(hold.response)
-
-    # -- rates ------------------------------------------------------------------------------------------------------
-
-    async def _admitted(self, hold: FetchHold) -> Claim:
-        """What the answer may take, at the end of the time that it may wait for that."""
-        loop = asyncio.get_running_loop()
-        began = now = loop.time()
-        claim = self._limits.claim(hold.client, hold.refused, now)
-        if claim.blocked is None:
-            return claim
-        deadline = hold.asked_at + hold.request.max_wait_ms / 1000
-        if fetch_routing.enough_hot(hold.response, hold.request):
-            deadline = now
-        elif not hold.all_cold:
-            deadline = min(deadline, now + HOT_PATIENCE)
-        limit = claim.blocked
-        while claim.wait and now < deadline:
-            # Half of it, because it is a guess: those before may not come.
-            await asyncio.sleep(min(max(claim.wait / 2, 0.002), deadline - now))
-            now = loop.time()
-            claim = self._limits.claim(hold.client, hold.refused, now)
-        claim.held_by, claim.held = limit, now - began
-        return claim
-
-    def _tell(self, hold: FetchHold, claim: Claim) -> None:
-        """Tell the client to stay away until it may have more, if it reads nothing but archives."""
-        now = asyncio.get_running_loop().time()
-        claim.close(now)
-        limit, seconds = claim.held_by, claim.held
-        if hold.all_cold and not hold.reads_hot:
-            wait, next_limit = (claim.wait, claim.blocked) if claim.wait else claim.next_wait(now)
-            told = min(wait, MOST_TOLD)
-            hold.response.throttle_ms = max(hold.response.throttle_ms, round(told * 1000))
-            limit, seconds = limit or next_limit, seconds + told
-        if limit is not None and (claim.held_by is not None or seconds):
-            COLD_THROTTLED.labels(limit.kind).inc()
-            COLD_THROTTLE_SECONDS.labels(limit.kind).inc(seconds)
-            self._throttles.say(limit.name, f"{limit.name} holds archived records up (said once a minute)")
 
     def _answers_in_memory(
         self, refused: list[Refused], order: list[int], room: Allowance
