@@ -8,8 +8,8 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
 
-# The demonstration's settings, handed on only when given: make demo INPUT=file.jsonl KEY=id KEEP=1
-export INPUT KEY KEEP MB ROUNDS
+# Settings of the demonstration and the bench, handed on only when given: make demo INPUT=file.jsonl KEY=id KEEP=1
+export INPUT KEY KEEP MB ROUNDS ONLY QUICK
 
 help:
 	@echo "make demo    the whole story on a real Kafka: produce, archive, trim, read it all back"
@@ -21,7 +21,7 @@ help:
 	@echo "make simulate  archivers, brokers and store in virtual time, by seed (SEEDS=20000, FIRST=1, SEED=7 TRACE=1)"
 	@echo "make soak    real Kafka, S3 and tierproxy, killed, paused and cut at random (SECONDS=3600, SEED=7)"
 	@echo "make fuzz    random bytes, led by coverage, to all that reads them (SECONDS=600, TARGET=fetch_stream)"
-	@echo "make bench   speeds: hot directly, hot through the proxy, cold through the proxy, archiving"
+	@echo "make bench   speeds and what they cost, as ratios to the broker alone (QUICK=1, ONLY=hot,cold,..., MB=800, ROUNDS=3)"
 	@echo "make scale   the memory of an archiver of many partitions (PARTITIONS=2000)"
 	@echo "make check   what .ci/run runs: lint, types, import rules, tests"
 	@echo "make clean   stop using disk for demo and bench data; distclean also drops .venv and .cache"
@@ -96,7 +96,7 @@ fuzz: $(READY)
 	@$(PY) -m tests.fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TARGET),--target $(TARGET))
 
 bench: $(READY)
-	@$(PY) -m tests.bench
+	@$(PY) -m tests.bench $(ARGS)
 
 scale: $(READY)
 	@PARTITIONS=$(or $(PARTITIONS),2000) $(PY) -m pytest -s tests/integration/test_scale.py $(ARGS)

@@ -38,6 +38,7 @@ CRC_FROM = 21
 """The first byte that the CRC covers."""
 
 _HEADER = Struct(">qiibIhiqqqhii")
+_BORDER = Struct(">qi4xb6xi")  # base offset, length, magic, last offset delta
 LENGTH_FROM = 12
 MAGIC_AT = 16
 _MAX_OFFSET = (1 << 63) - 1
@@ -134,6 +135,28 @@ def walk(buf: memoryview) -> Iterator[tuple[BatchHeader, memoryview]]:
             return
         yield header, buf[pos:stop]
         pos = stop
+
+
+def borders(buf: Buffer) -> tuple[list[int], list[int]]:
+    """Of batches one behind the other, all of them whole: each one's last offset, and where in `buf` it ends.
+
+    For bytes that are known to be good, as it looks at four fields only: a third of what walk() takes. MalformedError
+    if they are no batches all the same, or if the last one is not whole.
+    """
+    lasts: list[int] = []
+    ends: list[int] = []
+    at, end = 0, len(buf)
+    border = _BORDER.unpack_from
+    while end - at >= HEADER_SIZE:
+        base, length, magic, delta = border(buf, at)
+        if magic != 2 or length < HEADER_SIZE - LENGTH_FROM or base < 0 or delta < 0:
+            raise MalformedError(f"no batch at byte {at}: magic {magic}, {length} bytes, offsets {base} + {delta}")
+        at += length + LENGTH_FROM
+        lasts.append(base + delta)
+        ends.append(at)
+    if at != end:
+        raise MalformedError(f"batches end at byte {at}, not at {end}")
+    return lasts, ends
 
 
 def crc_ok(batch: Buffer) -> bool:

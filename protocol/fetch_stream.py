@@ -104,6 +104,13 @@ class FetchStream:
         """Whether the response is complete."""
         return self._step is FetchStream._on_done and not self._skip
 
+    def passes(self, size: int) -> bool:
+        """Whether the next `size` bytes leave as they are; if so they count as fed."""
+        if size > self._skip or self._blank:
+            return False
+        self._skip -= size
+        return True
+
     def feed(self, data: Buffer) -> list[Buffer]:
         """The patched bytes that can leave now, as pieces: over the whole response as many as came in.
 
@@ -111,8 +118,7 @@ class FetchStream:
         version, and for bytes after its end; the stream is of no use afterwards.
         """
         size = len(data)
-        if size <= self._skip and not self._blank:
-            self._skip -= size
+        if self.passes(size):
             return [data] if size else []
         out: list[Buffer] = []
         view = memoryview(data)

@@ -47,6 +47,15 @@ class FrameSplitter:
         """Whether the stream may end here without cutting a frame in two."""
         return self._at == self._size and not self._prefix
 
+    @property
+    def left(self) -> int:
+        """Bytes of the current frame's payload that have not come yet."""
+        return self._size - self._at
+
+    def skip(self, size: int) -> None:
+        """`size` more bytes of the current frame, at most as many as are left, have come and are not to be cut."""
+        self._at += size
+
     def feed(self, data: bytes | bytearray | memoryview) -> list[Piece]:
         pieces: list[Piece] = []
         view = memoryview(data)

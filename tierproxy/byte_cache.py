@@ -14,9 +14,13 @@ class ByteCache(Generic[K, V]):
     A value larger than the whole capacity is kept alone until the next one comes: who has just read it will ask for it.
     """
 
-    def __init__(self, capacity: int, size_of: Callable[[V], int]) -> None:
+    def __init__(
+        self, capacity: int, size_of: Callable[[V], int], dropped: Callable[[V], None] = lambda _: None
+    ) -> None:
+        """`dropped` is told of each value that goes, whatever the reason."""
         self._capacity = capacity
         self._size_of = size_of
+        self._dropped = dropped
         self._entries: OrderedDict[K, V] = OrderedDict()
         self.size = 0
 
@@ -37,10 +41,10 @@ class ByteCache(Generic[K, V]):
         self._entries[key] = value
         self.size += self._size_of(value)
         while self.size > self._capacity and len(self._entries) > 1:
-            _, oldest = self._entries.popitem(last=False)
-            self.size -= self._size_of(oldest)
+            self.drop(next(iter(self._entries)))
 
     def drop(self, key: K) -> None:
         value = self._entries.pop(key, None)
         if value is not None:
             self.size -= self._size_of(value)
+            self._dropped(value)

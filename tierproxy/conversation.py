@@ -314,6 +314,23 @@ class Conversation:
         except MalformedError as fault:
             self.closing = f"the broker sent an answer that can't be understood: {fault}"
 
+    def passes(self, size: int) -> bool:
+        """Whether the broker's next `size` bytes are nothing but the middle of something that flows by.
+
+        If so they count as read, and the shell hands them to the client itself.
+        """
+        if self._backlog or self.held is not None or self.closing is not None or size >= self._answers.left:
+            return False
+        if not (self._answer_passes or (self._stream is not None and self._stream.passes(size))):
+            return False
+        self._answers.skip(size)
+        return True
+
+    @property
+    def backlogged(self) -> bool:
+        """Whether there are views in `_backlog` of what was fed to `from_broker`."""
+        return bool(self._backlog)
+
     def release(self, payload: list[Buffer]) -> None:
         """The held answer is finished: `payload` is sent, and reading goes on."""
         assert self.held is not None

@@ -12,7 +12,7 @@ import re
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import Protocol
 
 from protocol.endpoints import rewrite_endpoints
 from protocol.wire import Buffer
@@ -24,18 +24,12 @@ from tierproxy.config import LimitsConfig
 from tierproxy.conversation import Conversation
 from tierproxy.pressure import Pressure
 from tierproxy.routing.holds import DeletesHold, EndpointsHold, FetchHold, Hold, OffsetsHold
+from tierproxy.sides import BrokerSide, Buffers, ClientSide, Side
 from tierproxy.tasks import Tasks
 from tierproxy.telemetry import BYTES_TO_BROKERS, BYTES_TO_CLIENTS, CLIENT_CONNECTIONS, CONNECTIONS_CLOSED, Seldom
 from tierproxy.tls import SHUTDOWN_TIMEOUT, BrokerTls, broker_trouble
 
 log = logging.getLogger("tierproxy.session")
-
-LINGER = 10.0
-"""Seconds that a peer has to take what was written to it before its connection is cut."""
-
-HIGH_WATER = 1 << 20
-"""Bytes that may wait in a socket's write buffer before the other side is no longer read."""
-
 
 _KIND = re.compile(r"[:\d]")
 """Where the part of a reason ends that is the same for all of its kind."""
@@ -71,6 +65,7 @@ class Shared:
     """None: brokers are spoken to in plaintext."""
     closings: Seldom = field(default_factory=lambda: Seldom(log, lambda: asyncio.get_running_loop().time()))
     """Any stranger can have a connection closed as often as they like."""
+    buffers: Buffers = field(default_factory=Buffers)
 
 
 class Session:
@@ -99,8 +94,10 @@ class Session:
         self._begun: tuple[int | None, float] = (None, 0.0)  # the request that is being gathered, and since when
         self._holding: asyncio.Task[None] | None = None
         self._lent: Allowance | None = None  # for archived records that the client has not taken yet
-        self.client = _Side(self, self._from_client)
-        self.broker = _Side(self, self._from_broker)
+        self._loop = asyncio.get_running_loop()
+        self._passed = 0  # bytes that passed and are not in the metric yet
+        self.client = ClientSide(self)
+        self.broker = BrokerSide(self, shared.buffers)
         self.name = "?"
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -114,7 +111,7 @@ class Session:
             self.end(self._refused)
             return
         # Reading is paused after the first bytes, not here: uvloop starts to read after connection_made all the same.
-        self._moved_at = asyncio.get_running_loop().time()
+        self._moved_at = self._loop.time()
         self._shared.tasks.spawn(self._connect(), f"connect for {self.name}")
 
     async def _connect(self) -> None:
@@ -136,7 +133,7 @@ class Session:
             self._carry_out()
 
     async def _open(self, address: Address) -> None:
-        loop, tls = asyncio.get_running_loop(), self._shared.broker_tls
+        loop, tls = self._loop, self._shared.broker_tls
         if tls is None:
             await loop.create_connection(lambda: self.broker, *address)
         else:
@@ -159,6 +156,7 @@ class Session:
         if self._over:
             return
         self._over = True
+        BYTES_TO_CLIENTS.inc(self._passed)
         if reason:
             CONNECTIONS_CLOSED.inc()
             self._shared.closings.say(_KIND.split(reason)[0], f"connection of {self.name} closed: {reason}")
@@ -172,7 +170,7 @@ class Session:
         self._give_back()
         self._ports.ended(self)
 
-    def side_lost(self, side: "_Side", error: Exception | None) -> None:
+    def side_lost(self, side: Side, error: Exception | None) -> None:
         if side is self.broker and self._address is not None and isinstance(error, ssl.SSLError):
             # From TLS 1.3 on, a broker refuses us after the handshake.
             self._ports.unreachable(self._address, broker_trouble(error))
@@ -191,6 +189,8 @@ class Session:
         if untaken != self._untaken:
             self._untaken, self._moved_at = untaken, now
         still = (now - self._moved_at) * 1000
+        if still:
+            self.broker.rest()
         begun, since = self._begun
         if still > self._limits.idle_ms and self._talk.held is None:
             self.end(f"nothing has moved for {still / 1000:.0f} s (limits.idle)")
@@ -203,20 +203,30 @@ class Session:
 
     # -- bytes ------------------------------------------------------------------------------------------------------
 
-    def _from_client(self, data: bytes) -> None:
-        now = self._moved_at = self._talk.now = asyncio.get_running_loop().time()
+    def from_client(self, data: bytes) -> None:
+        now = self._moved_at = self._talk.now = self._loop.time()
         self._talk.from_client(data)
         if self._talk.begun != self._begun[0]:
             self._begun = self._talk.begun, now
         self._carry_out()
 
-    def _from_broker(self, data: bytes) -> None:
+    def from_broker(self, data: bytes | memoryview) -> None:
+        self._moved_at = self._loop.time()
+        if (
+            self._talk.passes(len(data)) and not self._over
+        ):  # the usual case by far: records, in the middle of an answer
+            self._passed += len(data)
+            self.client.transport.write(data)
+            return
         if self._address is not None:
             self._ports.reached(self._address)
             self._address = None
-        self._moved_at = asyncio.get_running_loop().time()
         self._talk.from_broker(data)
         self._carry_out()
+
+    @property
+    def keeps_views(self) -> bool:
+        return self._talk.backlogged or self.client.transport.get_write_buffer_size() > 0
 
     def _carry_out(self) -> None:
         talk = self._talk
@@ -228,7 +238,8 @@ class Session:
             self.broker.transport.writelines(_few(pieces))
         if talk.to_client:
             pieces, talk.to_client = talk.to_client, []
-            BYTES_TO_CLIENTS.inc(sum(len(piece) for piece in pieces))
+            BYTES_TO_CLIENTS.inc(sum(len(piece) for piece in pieces) + self._passed)
+            self._passed = 0
             self.client.transport.writelines(_few(pieces))
         if talk.catalog.wanted or talk.catalog.topics_stale:
             self._shared.wake_scout()
@@ -252,6 +263,7 @@ class Session:
         """One side takes bytes again: what waited for that goes on, a held answer too."""
         if not self.client.full:
             self._give_back()
+        self.broker.settle()
         self._carry_out()
 
     def pressure_changed(self) -> None:
@@ -263,6 +275,7 @@ class Session:
         self._holding = None
         self._talk.release(payload)
         self._carry_out()
+        self.broker.settle()
         if not self.client.full:
             self._give_back()
 
@@ -292,52 +305,3 @@ class Session:
 def _few(pieces: list[Buffer]) -> list[Buffer]:
     """The same bytes; many small ones as one, because in a write buffer each takes several times its size."""
     return [b"".join(pieces)] if len(pieces) > MANY else pieces
-
-
-class _Side(asyncio.Protocol):
-    """One of the two connections: bytes and pressure, no thoughts."""
-
-    transport: asyncio.Transport
-
-    def __init__(self, session: Session, received: Callable[[bytes], None]) -> None:
-        self._session = session
-        self.paused = False
-        self._received = received
-        self.connected = False
-        self.full = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport = cast(asyncio.Transport, transport)  # uvloop's isn't derived from it
-        transport.set_write_buffer_limits(high=HIGH_WATER)
-        self.connected = True
-        if self is self._session.client:
-            self._session.client_connected()
-
-    def data_received(self, data: bytes) -> None:
-        self._received(data)
-
-    def close(self) -> None:
-        """Send what was written, for a while, and close."""
-        self.transport.close()
-        if self.transport.get_write_buffer_size():
-            asyncio.get_running_loop().call_later(LINGER, self.transport.abort)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.connected = False
-        self._session.side_lost(self, exc)
-
-    def pause_writing(self) -> None:
-        self.full = True
-        self._session._flow()
-
-    def resume_writing(self) -> None:
-        self.full = False
-        self._session.carry_on()
-
-    def pause_reading(self, pause: bool) -> None:
-        if self.connected and pause != self.paused and not self.transport.is_closing():
-            self.paused = pause
-            if pause:
-                self.transport.pause_reading()
-            else:
-                self.transport.resume_reading()

@@ -46,6 +46,21 @@ HOLES_MET = Counter("tierproxy_holes_met", "Times a reader met a range that was 
 STORE_READS = Counter("tierproxy_store_reads", "Ranges read from archives for clients")
 STORE_READ_BYTES = Counter("tierproxy_store_read_bytes", "Bytes read from archives for clients")
 
+DISK_CACHE_READS = Counter(
+    "tierproxy_disk_cache_reads",
+    "Ranges asked of the disk cache, by outcome: hit, miss, off (it is left alone for a while)",
+    ["outcome"],
+)
+DISK_CACHE_READ_BYTES = Counter("tierproxy_disk_cache_read_bytes", "Bytes that came from the disk cache")
+DISK_CACHE_WRITTEN_BYTES = Counter("tierproxy_disk_cache_written_bytes", "Bytes put into the disk cache")
+DISK_CACHE_DECLINED = Counter("tierproxy_disk_cache_declined", "Ranges not put there: the disk was too slow, or off")
+DISK_CACHE_EVICTED_BYTES = Counter("tierproxy_disk_cache_evicted_bytes", "Bytes removed there to make room")
+DISK_CACHE_DAMAGED = Counter("tierproxy_disk_cache_damaged", "Files removed there because they were damaged")
+DISK_CACHE_ERRORS = Counter(
+    "tierproxy_disk_cache_errors", "Failures of the disk cache's disk, by kind: read, write, late (no answer)", ["kind"]
+)
+DISK_CACHE_BYTES = Gauge("tierproxy_disk_cache_bytes", "Bytes in the disk cache, of all processes that share it")
+
 # ---- metrics: the archiver -----------------------------------------------------------------------------------
 
 PARTITIONS_ARCHIVED = Gauge("tierproxy_partitions_archived", "Partitions that this process archives")
@@ -105,6 +120,11 @@ STORE_ERRORS = Counter(
     "tierproxy_store_errors", "Requests to stores that failed, by operation and kind", ["operation", "kind"]
 )
 STORE_RETRIES = Counter("tierproxy_store_retries", "Requests to stores that were tried again at once")
+STORE_BULK_READS = Counter(
+    "tierproxy_store_bulk_reads",
+    "Ranges asked of S3 over connections of our own: done, failed, or declined, so that aiobotocore had to ask",
+    ["end"],
+)
 DAMAGED_READS = Counter(
     "tierproxy_damaged_reads", "Bytes from stores that did not match their checksum, by what they were", ["what"]
 )

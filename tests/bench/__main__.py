@@ -1,137 +1,123 @@
-"""`make bench [MB=300] [ROUNDS=3]`: prints a table and writes `.bench/result.json`.
+"""`make bench`: asks all questions, or those named; shows tables, writes them and a JSON below `.bench`.
 
-Every figure is the median of the rounds; within a round the routes take turns, so that a slow moment of the
-machine hits all of them. The broker's data is in the page cache on every route.
+python -m tests.bench [--quick] [--only hot,cold] [--rounds 3] [--megabytes 800]
+python -m tests.bench --hold          fills everything and keeps it up, with a tierproxy, until interrupted
+python -m tests.bench --attach …      asks a backend that is held elsewhere, with a tierproxy of this checkout
 """
 
-import json
 import os
-import platform
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
+from threading import Event
 
 from rich.console import Console
-from rich.table import Table
 
-from tests.bench.readers import Run, read_librdkafka, read_raw
-from tests.bench.scene import COLD, HOT, Scene
+from tests.bench.backend import Backend, Building
+from tests.bench.options import Options
+from tests.bench.questions import all_questions
+from tests.bench.report import Report, settings
+from tests.bench.results import Results
+from tests.bench.scene import Scene
+from tests.bench.turns import Bench
 from tests.kit import PROJECT
 from tests.kit.processes import kill_all
 
 HOME = PROJECT / ".bench"
-DIRECT, HOT_ROUTE = "hot, the broker alone", "hot, through tierproxy"
-COLD_ROUTE, AGAIN = "cold, its cache empty", "cold, once more"
-RAW, RAW_LARGE, LIBRDKAFKA = "raw, 1 MiB a partition", "raw, 8 MiB a partition", "librdkafka"
+HELD = "held.json"
 
 
 def main() -> int:
-    console = Console()
-    megabytes, rounds = int(os.environ.get("MB") or 300), int(os.environ.get("ROUNDS") or 3)
-    shutil.rmtree(HOME, ignore_errors=True)
+    asked = _arguments()
+    console = Console(width=max(Console().width, 150))
+    home = Path(asked.home).resolve()
     try:
-        with console.status("") as status, Scene(HOME, megabytes, status.update) as scene:
-            runs = _measure(scene, rounds, status.update)
-            _show(console, scene, runs)
-            _write(HOME / "result.json", scene, runs, rounds)
+        if asked.hold:
+            _hold(console, home, asked)
+        else:
+            _run(console, home, asked)
     except KeyboardInterrupt:
         console.print("stopped")
         return 130
     finally:
         kill_all()
-        for bulky in ("kafka", "tierproxy"):
-            shutil.rmtree(HOME / bulky, ignore_errors=True)
     return 0
 
 
-Runs = dict[str, dict[str, list[Run]]]  # reader → route → its rounds
+def _arguments() -> Namespace:
+    of = os.environ.get
+    parser = ArgumentParser(prog="python -m tests.bench")
+    parser.add_argument("--only", default=of("ONLY") or "", help="questions, with commas between")
+    parser.add_argument("--rounds", type=int, default=int(of("ROUNDS") or 0), help="by default 3, quick 1")
+    parser.add_argument("--megabytes", type=int, default=int(of("MB") or 800), help="of the largest corpus")
+    parser.add_argument("--quick", action="store_true", default=bool(of("QUICK")), help="one round, one small corpus")
+    parser.add_argument("--home", default=of("BENCH_HOME") or str(HOME), help="where everything is written")
+    parser.add_argument("--hold", action="store_true", help="build everything, and keep it up")
+    parser.add_argument("--attach", metavar="DIRECTORY", help="the home of one that is held")
+    asked = parser.parse_args()
+    unknown = set(_only(asked)) - set(all_questions())
+    if unknown:
+        parser.error(f"no question is called {', '.join(sorted(unknown))}; there are {', '.join(all_questions())}")
+    return asked
 
 
-def _measure(scene: Scene, rounds: int, say: Callable[[str], None]) -> Runs:
-    direct, proxied = scene.broker, scene.through_proxy
-    hot, cold = scene.ends[HOT], scene.ends[COLD]
-
-    def raw(size: int) -> dict[str, Callable[[], Run]]:
-        return {
-            DIRECT: lambda: read_raw(direct, HOT, hot, size),
-            HOT_ROUTE: lambda: read_raw(proxied, HOT, hot, size),
-            COLD_ROUTE: lambda: read_raw(proxied, COLD, cold, size),
-            AGAIN: lambda: read_raw(proxied, COLD, cold, size),
-        }
-
-    readers = {
-        RAW: raw(1 << 20),
-        RAW_LARGE: raw(8 << 20),
-        LIBRDKAFKA: {
-            DIRECT: lambda: read_librdkafka(scene.kafka.bootstrap, HOT, hot),
-            HOT_ROUTE: lambda: read_librdkafka(scene.proxy.bootstrap, HOT, hot),
-            COLD_ROUTE: lambda: read_librdkafka(scene.proxy.bootstrap, COLD, cold),
-            AGAIN: lambda: read_librdkafka(scene.proxy.bootstrap, COLD, cold),
-        },
-    }
-    read_raw(direct, HOT, hot, 8 << 20)  # the broker's own code gets warm
-    runs: Runs = {}
-    for number in range(rounds):
-        for reader, routes in readers.items():
-            for route, read in routes.items():
-                say(f"round {number + 1} of {rounds}: {reader}, {route}")
-                if route == COLD_ROUTE:
-                    scene.empty_cache()
-                runs.setdefault(reader, {}).setdefault(route, []).append(read())
-    return runs
+def _only(asked: Namespace) -> tuple[str, ...]:
+    return tuple(filter(None, asked.only.replace(" ", ",").split(",")))
 
 
-def _speed(runs: list[Run]) -> float:
-    """MB/s, the median."""
-    return median(run.size / run.seconds for run in runs) / 1e6
+def _options(asked: Namespace) -> Options:
+    rounds = asked.rounds or (1 if asked.quick else 3)
+    return Options(asked.megabytes, rounds, _only(asked), asked.quick)
 
 
-def _show(console: Console, scene: Scene, runs: Runs) -> None:
-    table = Table(title=f"Reading {scene.megabytes} MB of JSON in {len(scene.ends[HOT])} partitions, MB/s")
-    table.add_column("")
-    for reader in runs:
-        table.add_column(reader, justify="right")
-    for route in (DIRECT, HOT_ROUTE, COLD_ROUTE, AGAIN):
-        speeds = [(_speed(routes[route]), _speed(routes[DIRECT])) for routes in runs.values()]
-        table.add_row(route, *(f"{speed:,.0f} = {speed / direct:.0%}" for speed, direct in speeds))
-    console.print(table)
-    first = median(run.first_byte for run in runs[RAW][COLD_ROUTE]) * 1000
-    archived = scene.archived
-    console.print(f"first cold bytes after a start of tierproxy: {first:,.0f} ms")
-    console.print(
-        f"archiving: {archived.log_bytes / 1e6 / archived.seconds:,.0f} MB/s of log "
-        f"({archived.log_bytes / 1e6:,.0f} MB in {archived.seconds:.1f} s, start included), "
-        f"{archived.log_bytes / archived.stored_bytes:.1f} times smaller"
-    )
-    console.print(f"as JSON: {(HOME / 'result.json').relative_to(PROJECT)}")
+@contextmanager
+def _backend(console: Console, home: Path, asked: Namespace) -> Iterator[Backend]:
+    if asked.attach:
+        yield Backend.of_json((Path(asked.attach) / HELD).read_text())
+        return
+    for part in ("kafka", "s3", "archiving", "tierproxy"):
+        shutil.rmtree(home / part, ignore_errors=True)
+    try:
+        with console.status("") as status, Building(home, _options(asked).corpora(), status.update) as building:
+            status.stop()
+            yield building.backend
+    finally:
+        for bulky in ("kafka", "s3", "archiving", "tierproxy"):
+            shutil.rmtree(home / bulky, ignore_errors=True)
 
 
-def _write(file: Path, scene: Scene, runs: Runs, rounds: int) -> None:
-    result = {
-        "machine": {"system": platform.platform(), "processors": os.cpu_count(), "python": sys.version.split()[0]},
-        "megabytes": scene.megabytes,
-        "rounds": rounds,
-        "archiving": {
-            **asdict(scene.archived),
-            "mb_per_second": scene.archived.log_bytes / 1e6 / scene.archived.seconds,
-            "ratio": scene.archived.log_bytes / scene.archived.stored_bytes,
-        },
-        "reading": [
-            {
-                "reader": reader,
-                "route": route,
-                "mb_per_second": _speed(rounds_),
-                "of_direct": _speed(rounds_) / _speed(routes[DIRECT]),
-                "runs": [asdict(run) for run in rounds_],
-            }
-            for reader, routes in runs.items()
-            for route, rounds_ in routes.items()
-        ],
-    }
-    file.write_text(json.dumps(result, indent=2) + "\n")
+def _hold(console: Console, home: Path, asked: Namespace) -> None:
+    with _backend(console, home, asked) as backend, Scene(home, backend) as scene:
+        held = home / HELD
+        held.write_text(backend.as_json())
+        console.print(f"broker {backend.bootstrap}, tierproxy {scene.proxied[0]}:{scene.proxied[1]}")
+        console.print(f"S3 with its front http://127.0.0.1:{backend.front.port} (its page: /-front)")
+        console.print("pids:", ", ".join(f"{name} {pid}" for name, pid in scene.parties.items()))
+        for name, stored in backend.stored.items():
+            console.print(f"{name}: topics {' and '.join(stored.corpus.topics)}, {stored.log_bytes / 1e6:,.0f} MB each")
+        console.print(f"ask it by --attach {home}, from this or another checkout; Ctrl-C ends it")
+        try:
+            Event().wait()
+        finally:
+            held.unlink()
+
+
+def _run(console: Console, home: Path, asked: Namespace) -> None:
+    options = _options(asked)
+    home.mkdir(parents=True, exist_ok=True)
+    report = Report(console, home / f"result-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    with _backend(console, home, asked) as backend, Scene(home, backend) as scene, console.status("") as status:
+        results = Results(settings(options, backend))
+        bench = Bench(scene, options, results, status.update)
+        for name, ask in all_questions().items():
+            if not options.only or name in options.only:
+                report.show(ask(bench))
+                report.save(results)
+    report.finish(results)
 
 
 if __name__ == "__main__":

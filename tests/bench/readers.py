@@ -1,105 +1,115 @@
-"""Two readers for measuring: one that does next to nothing but receive, and librdkafka as applications use it."""
+"""The three readers, each a process of its own, all of them the same on every route.
 
-import socket
-import struct
-import time
-from collections.abc import Mapping
+- `raw`: asks for 8 MiB a partition and looks at batch headers only: what the server can give;
+- `librdkafka`: confluent-kafka with larger queues and fetches than by default;
+- `java`: ConsumerPerformance with larger fetches and buffers than by default; it checks CRCs, as by default.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from tests.bench import reading
+from tests.bench.meters import Meter, Usage
+from tests.bench.programs import Program, java_tool, python
+from tests.bench.raw import Read
+from tests.bench.s3 import FrontPage
 
-from protocol.batches import walk
-from protocol.fetch import FetchPartition, build_fetch_request
-from protocol.fetch_response import parse_fetch_response
-
-_VERSION = 11  # the last one that names topics without tag sections: cheap to build and to read
-_MAX_BYTES = 50 << 20
+JAVA_CONSUMER = {
+    "max.partition.fetch.bytes": 8 << 20,
+    "fetch.max.bytes": 50 << 20,
+    "receive.buffer.bytes": 2 << 20,
+    "max.poll.records": 2000,
+}
+TIMEOUT_MS = 60_000
+SETTINGS = {
+    "raw": {"partition_bytes": reading.RAW_PARTITION_BYTES},
+    "librdkafka": reading.LIBRDKAFKA,
+    "java": JAVA_CONSUMER,
+}
 
 
 @dataclass(frozen=True)
-class Run:
-    """One reading of a topic. `size` is in bytes: of batches for the raw reader, of values for librdkafka."""
+class Job:
+    """What is to be read: all of a topic up to `ends`, by a client that is told `bootstrap`."""
 
-    seconds: float
-    size: int
-    records: int
-    first_byte: float  # seconds until the first batch had arrived
+    bootstrap: str
+    topic: str
+    ends: Mapping[int, int]
 
-
-def read_raw(address: tuple[str, int], topic: str, ends: Mapping[int, int], partition_bytes: int) -> Run:
-    """Fetches all partitions over one connection, one request at a time, reading nothing but batch headers."""
-    at = dict.fromkeys(ends, 0)
-    log_bytes = records = correlation = 0
-    first_byte = 0.0
-    started = time.perf_counter()
-    with socket.create_connection(address, timeout=60) as sock:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        while wanted := [p for p, end in ends.items() if at[p] < end]:
-            correlation += 1
-            request = build_fetch_request(
-                _VERSION,
-                correlation,
-                "bench",
-                max_wait_ms=500,
-                min_bytes=1,
-                max_bytes=_MAX_BYTES,
-                isolation=0,
-                partitions=[FetchPartition(topic, None, p, -1, at[p], -1, partition_bytes) for p in wanted],
-            )
-            sock.sendall(struct.pack(">i", len(request)) + request)
-            size = struct.unpack(">i", _receive(sock, 4))[0]
-            answer = parse_fetch_response(_receive(sock, size), _VERSION)
-            for part in answer.partitions:
-                if part.error:
-                    raise RuntimeError(f"{topic}-{part.index} at {at[part.index]}: error {part.error}")
-                for header, batch in walk(part.records or memoryview(b"")):
-                    at[part.index] = header.next_offset
-                    log_bytes += len(batch)
-                    records += header.record_count
-            if log_bytes and not first_byte:
-                first_byte = time.perf_counter() - started
-    return Run(time.perf_counter() - started, log_bytes, records, first_byte)
+    @property
+    def records(self) -> int:
+        return sum(self.ends.values())
 
 
-def _receive(sock: socket.socket, size: int) -> memoryview:
-    data = bytearray(size)
-    view = memoryview(data)
-    while size:
-        got = sock.recv_into(view[-size:], size)
-        if not got:
-            raise ConnectionError("the connection was closed in the middle of an answer")
-        size -= got
-    return view
+Command = Callable[[Job], list[str | Path]]
+Parse = Callable[[Job, str], Read]
 
 
-def read_librdkafka(bootstrap: str, topic: str, ends: Mapping[int, int]) -> Run:
-    """confluent-kafka, in batches of 10,000 messages; sums up the sizes of the values."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": "bench",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "error",
-            "fetch.queue.backoff.ms": 10,  # by default it rests a second whenever its queue is full
-            "log_level": 2,
-        }
+def _python(kind: str) -> Command:
+    def command(job: Job) -> list[str | Path]:
+        about = {"bootstrap": job.bootstrap, "topic": job.topic, "ends": dict(job.ends)}
+        return python("tests.bench.reading", kind, json.dumps(about))
+
+    return command
+
+
+def _java(job: Job) -> list[str | Path]:
+    return java_tool(
+        "org.apache.kafka.tools.ConsumerPerformance",
+        *("--bootstrap-server", job.bootstrap, "--topic", job.topic, "--num-records", str(job.records)),
+        *("--fetch-size", str(JAVA_CONSUMER["max.partition.fetch.bytes"]), "--timeout", str(TIMEOUT_MS)),
+        *("--socket-buffer-size", str(JAVA_CONSUMER["receive.buffer.bytes"]), "--hide-header"),
+        *(part for key, value in JAVA_CONSUMER.items() for part in ("--command-property", f"{key}={value}")),
     )
-    wanted = sum(ends.values())
-    records = value_bytes = 0
-    first_byte = 0.0
-    started = time.perf_counter()
-    try:
-        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in ends])
-        while records < wanted:
-            messages: list[Any] = consumer.consume(10_000, 0.5)
-            for message in messages:
-                if message.error() is not None:
-                    raise RuntimeError(str(message.error()))
-                value_bytes += len(message.value())
-            records += len(messages)
-            if records and not first_byte:
-                first_byte = time.perf_counter() - started
-        return Run(time.perf_counter() - started, value_bytes, records, first_byte)
-    finally:
-        consumer.close()
+
+
+def _parse_python(job: Job, said: str) -> Read:
+    return Read(**json.loads(said))
+
+
+def parse_java(job: Job, said: str) -> Read:
+    """start, end, MB, MB/s, records, records/s, rebalance ms, fetch ms, …: the tool's line. Joining the group is not
+    counted, as the tool itself doesn't in its last figures."""
+    words = said.strip().splitlines()[-1].split(", ")
+    return Read(float(words[7]) / 1e3, 0.0, int(float(words[2]) * (1 << 20)), int(words[4]))
+
+
+READERS: dict[str, tuple[Command, Parse]] = {
+    "java": (_java, parse_java),
+    "librdkafka": (_python("librdkafka"), _parse_python),
+    "raw": (_python("raw"), _parse_python),
+}
+
+
+def run(reader: str, jobs: list[Job], parties: Mapping[str, int], front: FrontPage) -> tuple[list[Read], Usage]:
+    """Reads each of the jobs by a process of its own, all at the same time; what each read, what it cost together.
+
+    RuntimeError when one ends early, or with fewer records than there are.
+    """
+    command, parse = READERS[reader]
+    with ExitStack() as stack:
+        programs = [stack.enter_context(Program(f"the {reader} reader", command(job))) for job in jobs]
+        clients = {f"client-{number}": program.pid for number, program in enumerate(programs)}
+        meter = Meter({**parties, **clients}, front)
+        meter.begin()
+        for program in programs:
+            program.begin()
+        said = [program.result() for program in programs]
+        usage = meter.end()
+    reads = [parse(job, text) for job, text in zip(jobs, said, strict=True)]
+    for job, read in zip(jobs, reads, strict=True):
+        if read.records < job.records:
+            raise RuntimeError(f"{reader} read {read.records} of {job.topic}'s {job.records} records")
+    return reads, _together(usage, clients)
+
+
+def _together(usage: Usage, clients: Mapping[str, int]) -> Usage:
+    """With one party `client` instead of many."""
+    cpu = {name: used for name, used in usage.cpu.items() if name not in clients}
+    peaks = {name: peak for name, peak in usage.peaks.items() if name not in clients}
+    cpu["client"] = sum(usage.cpu[name] for name in clients)
+    peaks["client"] = sum(usage.peaks[name] for name in clients)
+    return Usage(usage.seconds, cpu, usage.idle, peaks, usage.s3)

@@ -1,126 +1,79 @@
-"""The machine room of the benchmark: one Kafka, one tierproxy, the same data in a hot and in a cold topic."""
+"""A backend with a tierproxy before it: what the questions are put to."""
 
-import itertools
-import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from confluent_kafka import Producer
-
-from tests.demo.source import Flights
-from tests.kit import admin
-from tests.kit.kafka import Cluster
-from tests.kit.processes import wait_for
-from tests.kit.proxy import Proxy
-
-PARTITIONS = 4
-HOT, COLD = "bench.hot", "bench.cold"
+from tests.bench import readers
+from tests.bench.backend import Backend, Stored, proxy
+from tests.bench.meters import Meter, Usage
+from tests.bench.raw import Address, Connection, Read, asked
+from tests.bench.readers import Job
 
 
-@dataclass
-class Archived:
-    """How archiving went. Bytes of log, bytes as stored, seconds from the proxy's start to the last commit."""
+class Scene(AbstractContextManager["Scene"]):
+    """`with Scene(directory, backend) as scene`: tierproxy is up."""
 
-    log_bytes: int
-    stored_bytes: int
-    seconds: float
-
-
-class Scene:
-    """`with Scene(directory, megabytes) as scene`: data produced and archived, the cold topic trimmed."""
-
-    def __init__(self, directory: Path, megabytes: int, say: Callable[[str], None]) -> None:
-        self.say = say
-        self.kafka = Cluster(directory / "kafka", jvm=("-Xmx1g",))
-        self.proxy_directory = directory / "tierproxy"
-        self.megabytes = megabytes
-        self._open = ExitStack()
-
-    def __enter__(self) -> "Scene":
-        try:
-            self._prepare()
-        except BaseException:
-            self._open.close()
-            raise
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._open.close()
+    def __init__(self, directory: Path, backend: Backend) -> None:
+        self.backend = backend
+        self.proxy = proxy(directory / "tierproxy", backend, [s.corpus for s in backend.stored.values()], age="10m")
 
     @property
-    def broker(self) -> tuple[str, int]:
-        """The leader of every partition, directly."""
-        return "127.0.0.1", self.kafka.nodes[0].port
+    def direct(self) -> Address:
+        """The broker, leader of every partition."""
+        return self.backend.broker
 
     @property
-    def through_proxy(self) -> tuple[str, int]:
+    def proxied(self) -> Address:
         """The same broker's port at tierproxy."""
-        return "127.0.0.1", self.proxy.port + 1 + self.kafka.nodes[0].id
+        return "127.0.0.1", self.proxy.port + 1 + self.backend.node_id
 
-    def empty_cache(self) -> None:
-        """A new tierproxy process: nothing of the archive is in its memory."""
+    @property
+    def parties(self) -> dict[str, int]:
+        """Name → pid of every process but clients."""
+        assert self.proxy.process is not None
+        return {**self.backend.parties, "tierproxy": self.proxy.process.pid}
+
+    def far(self, delay_ms: float) -> None:
+        """S3 answers after so long from now on."""
+        self.backend.front.set(delay_ms=delay_ms)
+
+    def empty_caches(self) -> None:
+        """A new tierproxy process: nothing of the archive is in its memory, nor in its disk cache if it has one."""
         self.proxy.restart()
 
-    def _prepare(self) -> None:
-        self.say("starting Apache Kafka")
-        self._open.enter_context(self.kafka)
-        for topic in (HOT, COLD):
-            admin.create_topic(*(self.kafka.bootstrap, topic, PARTITIONS), segment_bytes=16 << 20, retention_ms=-1)
-        self.say(f"producing {self.megabytes} MB twice")
-        self._produce()
-        self.ends = {t: admin.latest(self.kafka.bootstrap, t, PARTITIONS) for t in (HOT, COLD)}
-        self.say("archiving")
-        # Both are archived; one stays whole on the broker, so that its hot fetches are those of an archived topic.
-        common = {"archive": "local", "segment": {"bytes": "32MiB", "age": "2s"}}
-        self.proxy = Proxy(
-            self.proxy_directory,
-            self.kafka.bootstrap,
-            [
-                {"match": HOT, "trim": "never", **common},
-                {"match": COLD, "keep_on_broker": {"bytes": "0B"}, **common},
-            ],
-            cluster="bench",
-        )
-        started = time.perf_counter()
-        self._open.enter_context(self.proxy)
-        wait_for(lambda: all(map(self._archived, (HOT, COLD))), seconds=900, what="archive", pause=0.05)
-        seconds = time.perf_counter() - started
-        manifests = [m for topic in (HOT, COLD) for m in self.proxy.manifests(topic).values()]
-        entries = [entry for manifest in manifests for entry in manifest["segments"]]
-        self.archived = Archived(
-            sum(int(e["plain_size"]) for e in entries), sum(int(e["stored_size"]) for e in entries), seconds
-        )
-        self.say("waiting for the broker to trim")
-        admin.wait_trimmed(self.kafka.bootstrap, COLD, self.ends[COLD])
+    def meter(self) -> Meter:
+        return Meter(self.parties, self.backend.front)
 
-    def _archived(self, topic: str) -> bool:
-        found = self.proxy.manifests(topic)
-        return all(p in found and int(found[p]["end_offset"]) >= end for p, end in self.ends[topic].items())
+    def read(self, reader: str, stored: Stored, *, cold: bool, direct: bool = False) -> tuple[Read, Usage]:
+        """One reader reads one of a corpus' topics to its end."""
+        reads, usage = self.read_together(reader, [self.job(stored, cold=cold, direct=direct)])
+        return reads[0], usage
 
-    def _produce(self) -> None:
-        """Real flights, round and round until there is enough, uncompressed as producers send by default."""
-        producer = Producer(
-            {
-                "bootstrap.servers": self.kafka.bootstrap,
-                "linger.ms": 20,
-                "batch.size": 256 << 10,
-                "queue.buffering.max.messages": 1_000_000,
-                "log_level": 2,
-            }
-        )
-        left = self.megabytes * 1_000_000
-        for item in itertools.cycle(Flights()):
-            for topic in (HOT, COLD):
+    def read_together(self, reader: str, jobs: list[Job]) -> tuple[list[Read], Usage]:
+        return readers.run(reader, jobs, self.parties, self.backend.front)
+
+    def job(self, stored: Stored, *, cold: bool, direct: bool = False, ends: Mapping[int, int] | None = None) -> Job:
+        host, port = self.direct if direct else self.proxied
+        topic = stored.corpus.cold if cold else stored.corpus.hot
+        return Job(f"{host}:{port}", topic, stored.ends if ends is None else ends)
+
+    def learn(self, stored: Stored) -> None:
+        """Lets tierproxy read the cold topic's manifests, by asking for each partition's last record."""
+        with Connection(self.proxied) as connection:
+            for partition, end in stored.ends.items():
                 while True:
-                    try:
-                        producer.produce(topic, key=item.key, value=item.value, timestamp=item.timestamp or 0)
+                    connection.send_fetch([asked(stored.corpus.cold, partition, end - 1, 1)], max_wait_ms=5000)
+                    if connection.receive_fetched().partitions[0].records:
                         break
-                    except BufferError:
-                        producer.poll(0.05)
-            left -= len(item.value)
-            if left <= 0:
-                break
-        if producer.flush(120):
-            raise RuntimeError("the broker did not take everything within two minutes")
+
+    def __enter__(self) -> Self:
+        self.proxy.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.proxy.__exit__(kind, error, trace)

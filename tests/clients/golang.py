@@ -1,13 +1,10 @@
-"""franz-go and sarama, where Go is on the machine: built once from `go/`, with all that Go keeps below `.cache`."""
+"""franz-go and sarama, where Go is on the machine: built once from `go/`."""
 
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 from tests.clients.client import Unavailable
 from tests.clients.worker import Worker, WorkerClient
-from tests.kit import CACHE
+from tests.kit import golang
 
 SOURCES = Path(__file__).parent / "go"
 
@@ -21,35 +18,10 @@ class GoClient(WorkerClient):
 
 def built(library: str) -> Path:
     """The program, built if its sources have changed. The first time takes about a minute and the network."""
-    go = shutil.which("go")
-    if go is None:
-        raise Unavailable("there is no Go on this machine (no `go` on the path)")
-    home = CACHE / "clients" / "go"
-    program = home / "bin" / library
-    environment = {
-        **os.environ,
-        "GOMODCACHE": str(home / "modules"),
-        "GOCACHE": str(home / "build"),
-        "GOFLAGS": "-modcacherw -mod=readonly -buildvcs=false",  # writable, or the folder couldn't be deleted
-        "GOWORK": "off",
-        "CGO_ENABLED": "0",
-    }
-    modules = subprocess.run(
-        [go, "mod", "download"], cwd=SOURCES, env=environment, capture_output=True, text=True, check=False
-    )
-    if modules.returncode != 0:
-        raise Unavailable(f"Go could not bring the modules of tests/clients/go: {modules.stderr.strip()}")
-    built = subprocess.run(
-        [go, "build", "-o", program, f"./{library}"],
-        cwd=SOURCES,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if built.returncode != 0:
-        raise RuntimeError(f"{library} could not be built:\n{built.stderr}")
-    return program
+    try:
+        return golang.build(SOURCES, f"./{library}", library)
+    except golang.NoGo as no:
+        raise Unavailable(str(no)) from None
 
 
 def pinned(module: str) -> str:

@@ -52,18 +52,19 @@ class JavaClient(WorkerClient):
         return str(answer["printed"])
 
 
-def compiled() -> Path:
-    """The directory with the program's classes, compiled if need be."""
-    sources = sorted(SOURCES.glob("*.java"))
+def compiled(directory: Path = SOURCES, name: str = "java") -> Path:
+    """A directory with the classes of the program in `directory`, compiled if need be; `name` is that of its cache."""
+    sources = sorted(directory.glob("*.java"))
     about = hashlib.sha256(f"{COMPILER} {jars.KAFKA_VERSION}".encode())
     for source in sources:
         about.update(source.read_bytes())
-    home = CACHE / "clients" / "java"
+    home = CACHE / "clients" / name
     classes = home / about.hexdigest()[:16]
     if not classes.exists():
-        compiler = jars.artifacts(home / "compiler", COMPILER)
-        with TemporaryDirectory(dir=home) as directory:
-            unfinished = Path(directory, "classes")
+        compiler = jars.artifacts(CACHE / "clients" / "java" / "compiler", COMPILER)
+        home.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=home) as scratch:
+            unfinished = Path(scratch, "classes")
             subprocess.run(
                 [
                     *(jars.JAVA, "-cp", os.pathsep.join(compiler), "org.eclipse.jdt.internal.compiler.batch.Main"),

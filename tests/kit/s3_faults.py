@@ -212,7 +212,8 @@ def expired_but_for(access_key: str) -> Fault:
     """Credentials have expired, but for these."""
 
     async def fault(request: web.Request, forward: Forward) -> web.StreamResponse:
-        if f"Credential={access_key}/" in request.headers.get("Authorization", ""):
+        signed_with = request.query.get("X-Amz-Credential", "")  # of a presigned URL
+        if f"Credential={access_key}/" in request.headers.get("Authorization", f"Credential={signed_with}"):
             return await forward(request)
         return await answer(400, "ExpiredToken", "The provided token has expired.")(request, forward)
 

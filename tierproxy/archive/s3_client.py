@@ -8,18 +8,22 @@ they are some seconds old, and when the store refuses them.
 """
 
 import asyncio
+import os
+import ssl
 import time
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.credentials import AioCredentials
 from aiobotocore.session import get_session
 from botocore import exceptions as boto
+from botocore.httpsession import get_cert_path
+from botocore.utils import get_environ_proxies
 
 from tierproxy.archive.store import Conflict, NotFound, Refused, StoreError, Truncated, Unavailable
 from tierproxy.config.files import UnusableFile, read_secret
@@ -124,14 +128,16 @@ class KeyRing(AioCredentials):  # type: ignore[misc]  # it has no types
         self.changes += before not in (None, await self._machines.get_frozen_credentials())
 
 
-def s3_client(place: S3Place, keys: KeyRing, config: AioConfig) -> AbstractAsyncContextManager[Any]:
+@asynccontextmanager
+async def s3_client(place: S3Place, keys: KeyRing, config: AioConfig) -> AsyncIterator[Any]:
     """A client of aiobotocore's, to be entered."""
     session = get_session()
     session.register_component("credential_provider", keys)
-    context: AbstractAsyncContextManager[Any] = session.create_client(
+    async with session.create_client(
         "s3", region_name=place.region, endpoint_url=place.endpoint_url, config=config
-    )
-    return context
+    ) as client:
+        client.meta.events.register("choose-signer.s3.GetObject", _sigv4_for_urls)
+        yield client
 
 
 def s3_config(place: S3Place, *, connections: int, connect_seconds: float, answer_seconds: float) -> AioConfig:
@@ -150,6 +156,30 @@ def s3_config(place: S3Place, *, connections: int, connect_seconds: float, answe
         s3={"payload_signing_enabled": False, **options},
         warm_up_loader_caches=True,  # reads botocore's large files in a thread
     )
+
+
+async def presigned_url(client: Any, bucket: str, key: str, seconds: int) -> str:
+    """A URL that gets an object, or any range of it, for so long as the keys live and these seconds have not passed."""
+    params = {"Bucket": bucket, "Key": key}
+    return cast(str, await client.generate_presigned_url("get_object", Params=params, ExpiresIn=seconds))
+
+
+def tls_context() -> ssl.SSLContext:
+    """Trusts whom botocore does. Reads files."""
+    authorities = get_session().get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(get_cert_path(authorities))
+    return context
+
+
+def is_proxied(url: str) -> bool:
+    """Whether the environment wants a proxy for it."""
+    return url.partition(":")[0] in get_environ_proxies(url)
+
+
+def _sigv4_for_urls(signature_version: str, **_: Any) -> str | None:
+    """botocore would sign URLs in the way that AWS gave up for everything else."""
+    return "s3v4-query" if signature_version in ("v4-query", "s3v4-query") else None
 
 
 def _read(value: str | None, file: Path | None) -> str | None:

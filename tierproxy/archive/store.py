@@ -80,7 +80,7 @@ class Store(Protocol):
         """A whole object, for small ones. NotFound."""
         ...
 
-    async def get_range(self, key: str, start: int, end: int) -> bytes:
+    async def get_range(self, key: str, start: int, end: int) -> bytes | bytearray:
         """Bytes [start, end) of an object, all of them: Truncated if it is shorter. NotFound.
 
         An empty range is answered without looking.

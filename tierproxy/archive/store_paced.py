@@ -44,7 +44,7 @@ class PacedStore:
         """See Store."""
         return await self._inner.get(key)
 
-    async def get_range(self, key: str, start: int, end: int) -> bytes:
+    async def get_range(self, key: str, start: int, end: int) -> bytes | bytearray:
         """See Store."""
         return await self._inner.get_range(key, start, end)
 

@@ -24,7 +24,7 @@ class Stretch:
     entry: SegmentEntry
     index: SegmentIndex
     chunks: tuple[Chunk, ...]
-    stored: bytes
+    stored: bytes | bytearray
 
     @property
     def plain_size(self) -> int:
@@ -117,7 +117,7 @@ def _together(chunks: list[Chunk]) -> Iterator[tuple[Chunk, ...]]:
         yield tuple(run)
 
 
-def _first_in(stored: bytes, chunk: Chunk, time_ms: int, start: int) -> int | None:
+def _first_in(stored: bytes | bytearray, chunk: Chunk, time_ms: int, start: int) -> int | None:
     for header, batch in walk(memoryview(decompress_chunk(stored, chunk))):
         if header.max_timestamp >= time_ms and header.last_offset >= start and not header.is_control:
             found = first_record_at(batch, time_ms, start)

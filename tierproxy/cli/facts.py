@@ -9,6 +9,7 @@ by a heartbeat of nobody, whom the coordinator doesn't know, once it has looked 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from protocol.errors import ErrorCode
 from protocol.fetch import FetchPartition
@@ -16,6 +17,8 @@ from tierproxy.access import service_access
 from tierproxy.archive.library import Library
 from tierproxy.archive.stores import open_store
 from tierproxy.clock import Clock
+from tierproxy.cold.disk_room import free_and_used
+from tierproxy.cold.disk_threads import DiskThreads
 from tierproxy.config import Config
 from tierproxy.coordinator import Coordinator
 from tierproxy.errors import TierproxyError
@@ -24,6 +27,7 @@ from tierproxy.upstream import EARLIEST, LATEST, BrokerConnection, Cluster, Clus
 CLIENT_ID = "tierproxy-check"
 DELETE_TIMEOUT_MS = 5_000
 ARCHIVE_TIMEOUT = 30.0
+DISK_TIMEOUT = 10.0
 GROUP_TRIES, GROUP_PAUSE = 40, 0.25
 """A cluster whose first group is asked for needs some seconds until there is a coordinator."""
 COORDINATOR_COMES = (
@@ -56,13 +60,32 @@ class Facts:
     """Archive → None, or what is wrong with it."""
     owners: dict[str, str] = field(default_factory=dict)
     """Archive → the id of the Kafka cluster whose archive it is, where something is in it already."""
+    disk_cache: tuple[int, int] | str | None = None
+    """Bytes free for the disk cache, and bytes in it; None: there is none."""
 
 
 async def gather(config: Config, clock: Clock) -> Facts:
     """Ask everybody at the same time; nothing that is out of order raises."""
     facts = Facts()
-    await asyncio.gather(_ask_cluster(config, clock, facts), _ask_archives(config, facts))
+    await asyncio.gather(
+        _ask_cluster(config, clock, facts), _ask_archives(config, facts), _ask_disk_cache(config, facts)
+    )
     return facts
+
+
+async def _ask_disk_cache(config: Config, facts: Facts) -> None:
+    about = config.cache.disk
+    if about is None:
+        return
+    threads = DiskThreads(1, "check-disk-cache")
+    try:
+        facts.disk_cache = await threads.answer(partial(free_and_used, about.path), DISK_TIMEOUT)
+    except TierproxyError as error:
+        facts.disk_cache = str(error)
+    except OSError as error:
+        facts.disk_cache = f"can't be used: {error.strerror or error}"
+    finally:
+        threads.close()
 
 
 async def _ask_archives(config: Config, facts: Facts) -> None:

@@ -12,7 +12,7 @@ from protocol.errors import ErrorCode, error_name
 from protocol.messages import NO_TOPIC_ID
 from tierproxy.cli.facts import DELETE, DESCRIBE_CONFIGS, Facts, Versions
 from tierproxy.config import Config, Keep, TopicPolicy, warnings
-from tierproxy.config.units import format_duration
+from tierproxy.config.units import format_duration, format_size
 
 Level = Literal["ok", "warning", "fault"]
 
@@ -79,7 +79,22 @@ def judge(config: Config, facts: Facts) -> Report:
     report.findings += _rights(facts)
     report.findings += _group(facts)
     report.findings += _archives(config, facts)
+    report.findings += _disk_cache(config, facts)
     return report
+
+
+def _disk_cache(config: Config, facts: Facts) -> Iterator[Finding]:
+    about, found = config.cache.disk, facts.disk_cache
+    if about is None or found is None:
+        return
+    subject, wanted = str(about.path), format_size(about.size)
+    if isinstance(found, str):
+        yield Finding("fault", "disk cache", subject, found)
+    elif sum(found) < about.size:
+        text = f"has room for {format_size(sum(found))} only, cache.disk.size is {wanted}"
+        yield Finding("warning", "disk cache", subject, text)
+    else:
+        yield Finding("ok", "disk cache", subject, f"has room for {wanted}")
 
 
 def _archives(config: Config, facts: Facts) -> Iterator[Finding]:

@@ -104,7 +104,7 @@ class SegmentCheck:
         yield start, self.index.data_size, together
         yield self.index.data_size, self.entry.stored_size, ()
 
-    def feed(self, data: bytes, chunks: Sequence[Chunk]) -> None:
+    def feed(self, data: bytes | bytearray, chunks: Sequence[Chunk]) -> None:
         """The bytes of the next block. Takes its time: call it in a thread."""
         self._object.update(data)
         if not chunks:

@@ -28,7 +28,7 @@ from tierproxy.cold.budget import Crowded
 from tierproxy.cold.facts import FactFinder
 from tierproxy.cold.limits import Claim, ColdLimits
 from tierproxy.cold.offsets import OffsetAnswers
-from tierproxy.cold.reader import ColdReader, ReadyRecords
+from tierproxy.cold.reader import MOST_IN_ANSWER, ColdReader, ReadyRecords
 from tierproxy.cold.throttle import Throttle
 from tierproxy.errors import TierproxyError
 from tierproxy.routing import fetch as fetch_routing
@@ -68,8 +68,8 @@ def _moment(tier: Tier) -> float:
 
 
 def _weight(question: Refused) -> int:
-    """What this partition's part of an answer holds in memory, more or less: one chunk, or two (ReadyRecords)."""
-    return min(max(CHUNK, question.max_bytes), 2 * CHUNK)
+    """What this partition's part of an answer holds in memory, more or less: its chunks, and a part of one more."""
+    return min(max(CHUNK, question.max_bytes), MOST_IN_ANSWER)
 
 
 class ColdAnswers:
@@ -157,7 +157,11 @@ class ColdAnswers:
                             self._scout.used(tier)
                             library = self._libraries[tier.archive].home(tier.pid)
                             ready = self._reader.ready(library, tier.pid, facts.manifest, question.offset)
-                            if ready is not None and room.admits(question.at, _weight(question)):
+                            if ready is None:
+                                # Whose turn it is has its room, or those that are always in memory would take it.
+                                if at == order[0]:
+                                    room.admits(question.at, _weight(question))
+                            elif room.admits(question.at, _weight(question)):
                                 answers[at] = ready
                     case Verdict.UNKNOWN:
                         patience = max(patience, _moment(tier))

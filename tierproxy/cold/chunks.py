@@ -1,32 +1,39 @@
 """Chunks of segments in memory: stored (compressed) ones in a large cache, plain ones in a small one.
 
-One read from the store serves everyone who waits for it, goes on when they have given up, and is not kept when it
-failed. Neighbouring chunks are read by one range request. Decompressing happens in threads: zstandard lets go of the
-interpreter lock.
+One read serves everyone who waits for it, goes on when they have given up, and is not kept when it failed. Neighbouring
+chunks are read by one range request, small segments whole. Decompressing happens in threads, some chunks at a time:
+each trip to a thread and back costs as much as a tenth of a chunk.
 """
 
 import asyncio
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from protocol.batches import walk
+from protocol.wire import Buffer
 from tierproxy.archive.errors import FormatError
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import SegmentEntry
-from tierproxy.archive.segment_index import Chunk, SegmentIndex, decompress_chunk, read_index
+from tierproxy.archive.segment_index import Chunk, SegmentIndex, read_index
 from tierproxy.byte_cache import ByteCache
 from tierproxy.cold.budget import ByteBudget
+from tierproxy.cold.plain import PlainChunk, unpacked
+from tierproxy.cold.slabs import SLAB, Slabs
+from tierproxy.cold.stored import ChunkId, StoredChunks
 from tierproxy.tasks import Tasks
 from tierproxy.telemetry import DAMAGED_READS, STORE_READ_BYTES, STORE_READS
 
 T = TypeVar("T")
 
 INDEX_OVERHEAD = 512
-READ_JOIN_BYTES = 4 << 20
-"""Neighbouring chunks are read together up to this many stored bytes."""
+SMALL_SEGMENT = 1 << 20
+"""Stored bytes up to which a segment is read whole when only its index is asked for: one trip instead of two."""
+READ_JOIN_BYTES = 16 << 20
+"""Stored bytes that one request reads at the most."""
+UNPACK_TOGETHER = 4
+"""Chunks in one trip to a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,64 +45,54 @@ class Located:
     entry: SegmentEntry
 
 
-ChunkId = tuple[str, int]  # segment key, number of the chunk
+class Reads(Protocol):
+    """What ranges of segments are read through: a store's own get_range, or that with caches before it."""
+
+    async def get_range(self, library: Library, key: str, start: int, end: int) -> Buffer:
+        """As Store.get_range."""
+        ...
 
 
-@dataclass(slots=True)
-class PlainChunk:
-    """A chunk's plain batches and where each ends: `lasts[i]` is batch i's last offset, `ends[i]` its end in `data`."""
+class DirectReads:
+    """From the store, each time."""
 
-    data: memoryview
-    lasts: list[int]
-    ends: list[int]
-
-    @classmethod
-    def of(cls, data: bytes) -> "PlainChunk":
-        view = memoryview(data)
-        lasts: list[int] = []
-        ends: list[int] = []
-        at = 0
-        for header, batch in walk(view):
-            at += len(batch)
-            lasts.append(header.last_offset)
-            ends.append(at)
-        return cls(view, lasts, ends)
-
-    def run(self, offset: int, limit: int, at_least_one: bool) -> tuple[memoryview, int] | None:
-        """The batches from the one that holds `offset` (or the next) on that fit into `limit` bytes; their last offset.
-
-        None when there is no such batch, or when the first doesn't fit and needn't be given.
-        """
-        first = bisect_left(self.lasts, offset)
-        if first == len(self.lasts):
-            return None
-        start = self.ends[first - 1] if first else 0
-        stop = bisect_right(self.ends, start + limit)
-        if stop <= first:
-            if not at_least_one:
-                return None
-            stop = first + 1
-        return self.data[start : self.ends[stop - 1]], self.lasts[stop - 1]
-
-    def batch(self, number: int) -> memoryview:
-        return self.data[self.ends[number - 1] if number else 0 : self.ends[number]]
+    async def get_range(self, library: Library, key: str, start: int, end: int) -> Buffer:
+        """As Store.get_range."""
+        return await library.store.get_range(key, start, end)
 
 
 class Chunks:
     """Reads indexes and chunks through caches of `memory` bytes, and no more at a time than `budget` lends."""
 
-    def __init__(self, tasks: Tasks, memory: int, budget: ByteBudget) -> None:
+    def __init__(
+        self,
+        tasks: Tasks,
+        memory: int,
+        budget: ByteBudget,
+        reads: Reads | None = None,
+        small_segment: int = SMALL_SEGMENT,
+    ) -> None:
         self._tasks = tasks
-        self._stored: ByteCache[ChunkId, bytes] = ByteCache(memory * 5 // 8, len)
-        self._plain: ByteCache[ChunkId, PlainChunk] = ByteCache(memory * 2 // 8, lambda c: len(c.data))
+        self._small_segment = small_segment
+        self._stored = StoredChunks(memory * 5 // 8)
+        self.plain_capacity = memory * 2 // 8
+        self._plain: ByteCache[ChunkId, PlainChunk] = ByteCache(self.plain_capacity, lambda c: len(c.data))
+        self._slabs = Slabs(self.plain_capacity + 16 * SLAB)
         self._indexes: ByteCache[str, SegmentIndex] = ByteCache(
             memory // 8, lambda index: INDEX_OVERHEAD + 256 * len(index.chunks)
         )
         self._index_flights: dict[str, asyncio.Task[SegmentIndex]] = {}
-        self._stored_flights: dict[ChunkId, asyncio.Task[dict[int, bytes]]] = {}
-        self._plain_flights: dict[ChunkId, asyncio.Task[PlainChunk]] = {}
+        self._stored_flights: dict[ChunkId, asyncio.Task[Buffer]] = {}
+        self._plain_flights: dict[ChunkId, asyncio.Task[list[PlainChunk]]] = {}
         self._budget = budget
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="decompress")
+        self._reads = reads or DirectReads()
+        self.read_seconds = 0.0
+        """How long a read takes, lately."""
+        self._threads = ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2)), "decompress")
+
+    @property
+    def stored_capacity(self) -> int:
+        return self._stored.capacity
 
     @property
     def crowded(self) -> bool:
@@ -114,113 +111,164 @@ class Chunks:
     def cached_index(self, key: str) -> SegmentIndex | None:
         return self._indexes.get(key)
 
-    async def index(self, segment: Located) -> SegmentIndex:
-        """Raises StoreError, or FormatError when what is stored is no index."""
+    async def index(self, segment: Located, whole_up_to: int = 0) -> SegmentIndex:
+        """A segment of at most `whole_up_to` bytes comes whole, and so does a small one.
+
+        Raises StoreError, or FormatError when what is stored is no index.
+        """
         index = self._indexes.get(segment.key)
         if index is not None:
             return index
         task = self._index_flights.get(segment.key)
         if task is None:
-            task = self._tasks.spawn(self._read_index(segment), f"index of {segment.key}", awaited=True)
+            task = self._tasks.spawn(self._read_index(segment, whole_up_to), f"index of {segment.key}", awaited=True)
             self._index_flights[segment.key] = task
             task.add_done_callback(lambda _: self._index_flights.pop(segment.key, None))
         return await asyncio.shield(task)
 
-    async def _read_index(self, segment: Located) -> SegmentIndex:
+    async def _read_index(self, segment: Located, whole_up_to: int) -> SegmentIndex:
         end = segment.entry.stored_size
-        start = end - segment.entry.index_size
+        start = 0 if end <= max(whole_up_to, self._small_segment) else end - segment.entry.index_size
+        data = await self._read(segment, start, end)
         try:
-            index = read_index(await self._read(segment, start, end))
+            index = read_index(data)
         except FormatError:  # it may have been damaged on the way
             DAMAGED_READS.labels("index").inc()
-            index = read_index(await self._read(segment, start, end))
+            start = end - segment.entry.index_size
+            data = await self._read(segment, start, end)
+            index = read_index(data)
         self._indexes.put(segment.key, index)
+        if start == 0:
+            self._stored.put(segment.key, 0, index.chunks, memoryview(data)[: index.data_size])
         return index
 
-    # -- chunks -----------------------------------------------------------------------------------------------------
+    # -- plain chunks -----------------------------------------------------------------------------------------------
 
     def cached_plain(self, key: str, number: int) -> PlainChunk | None:
         return self._plain.get((key, number))
 
     async def plain(self, segment: Located, index: SegmentIndex, number: int) -> PlainChunk:
         """Raises StoreError, or FormatError when the stored bytes are damaged."""
-        chunk = self._plain.get((segment.key, number))
-        return chunk if chunk is not None else await asyncio.shield(self.unpack(segment, index, number))
-
-    def unpack(self, segment: Located, index: SegmentIndex, number: int) -> asyncio.Task[PlainChunk]:
-        """Have a chunk decompressed, and read before if need be."""
         key = (segment.key, number)
+        chunk = self._plain.get(key)
+        if chunk is not None:
+            return chunk
         task = self._plain_flights.get(key)
         if task is None:
-            task = self._tasks.spawn(self._unpack(segment, index, number), f"chunk {number} of {key[0]}", awaited=True)
-            self._plain_flights[key] = task
-            task.add_done_callback(lambda _: self._plain_flights.pop(key, None))
+            task = self._unpack(segment, index, number, number + 1)
+            return (await asyncio.shield(task))[0]
+        await asyncio.shield(task)
+        return await self.plain(segment, index, number)
+
+    def unpack(self, segment: Located, index: SegmentIndex, first: int, stop: int) -> None:
+        """Have chunks [first, stop) decompressed, and read before if need be; whoever waits for them joins in."""
+        key = segment.key
+        wanted = [n for n in range(first, stop) if (key, n) not in self._plain and (key, n) not in self._plain_flights]
+        for run in _runs(wanted, UNPACK_TOGETHER):
+            self._unpack(segment, index, run.start, run.stop)
+
+    def _unpack(self, segment: Located, index: SegmentIndex, first: int, stop: int) -> "asyncio.Task[list[PlainChunk]]":
+        task = self._tasks.spawn(
+            self._unpack_chunks(segment, index, first, stop), f"chunks {first}-{stop} of {segment.key}", awaited=True
+        )
+        keys = [(segment.key, number) for number in range(first, stop)]
+        self._plain_flights.update(dict.fromkeys(keys, task))
+
+        def landed(_: object) -> None:
+            for key in keys:
+                self._plain_flights.pop(key, None)
+
+        task.add_done_callback(landed)
         return task
 
-    async def _unpack(self, segment: Located, index: SegmentIndex, number: int) -> PlainChunk:
+    async def _unpack_chunks(self, segment: Located, index: SegmentIndex, first: int, stop: int) -> list[PlainChunk]:
         """What is damaged is read once more before that is said, and never kept."""
-        key = (segment.key, number)
-        try:
-            plain = await self._decompressed(segment, index, number)
-        except FormatError:
-            DAMAGED_READS.labels("chunk").inc()
-            self._stored.drop(key)
-            try:
-                plain = await self._decompressed(segment, index, number)
-            except FormatError:
+        stored = [await self._stored_chunk(segment, index, number) for number in range(first, stop)]
+        about = index.chunks[first:stop]
+        slabs = [self._slabs.take(chunk.plain_size) for chunk in about]
+        found = await self.in_thread(_unpack_all, stored, about, slabs)
+        for number, plain in enumerate(found, first):
+            key = (segment.key, number)
+            if isinstance(plain, FormatError):
+                DAMAGED_READS.labels("chunk").inc()
                 self._stored.drop(key)
-                raise
-        self._plain.put(key, plain)
-        return plain
+                again = await self._stored_chunk(segment, index, number)
+                try:
+                    plain = await self.in_thread(unpacked, again, about[number - first], slabs[number - first])
+                except FormatError:
+                    self._stored.drop(key)
+                    raise
+                found[number - first] = plain
+            self._plain.put(key, plain)
+        return found  # type: ignore[return-value]  # no FormatError is left
 
-    async def _decompressed(self, segment: Located, index: SegmentIndex, number: int) -> PlainChunk:
+    # -- stored chunks ----------------------------------------------------------------------------------------------
+
+    async def _stored_chunk(self, segment: Located, index: SegmentIndex, number: int) -> Buffer:
         key = (segment.key, number)
         stored = self._stored.get(key)
-        if stored is None:
-            task = self._stored_flights.get(key)
-            stored = (await asyncio.shield(task or self.read(segment, index, number, number + 1)))[number]
-        return await self.in_thread(_plain_chunk, stored, index.chunks[number])
+        if stored is not None:
+            return stored
+        flight = self._stored_flights.get(key)
+        if flight is None:
+            flight = self.read(segment, index, number, number + 1)
+            return await asyncio.shield(flight)
+        await asyncio.shield(flight)
+        return await self._stored_chunk(segment, index, number)
 
     def is_near(self, key: str, number: int) -> bool:
         """Whether a chunk is in memory or on its way."""
         chunk = (key, number)
         return chunk in self._plain or chunk in self._stored or chunk in self._stored_flights
 
-    def read(self, segment: Located, index: SegmentIndex, first: int, stop: int) -> asyncio.Task[dict[int, bytes]]:
-        """Read chunks [first, stop) by one request, into the cache."""
+    def read(self, segment: Located, index: SegmentIndex, first: int, stop: int) -> "asyncio.Task[Buffer]":
+        """Read chunks [first, stop) by one request, into the cache; their bytes, one behind the other."""
         task = self._tasks.spawn(
-            self._read_chunks(segment, index, first, stop), f"chunks {first}-{stop} of {segment.key}", awaited=True
+            self._read_chunks(segment, index, first, stop), f"reading {first}-{stop} of {segment.key}", awaited=True
         )
         keys = [(segment.key, number) for number in range(first, stop)]
-        for key in keys:
-            self._stored_flights[key] = task
+        self._stored_flights.update(dict.fromkeys(keys, task))
 
-        def landed(_: asyncio.Task[dict[int, bytes]]) -> None:
+        def landed(_: object) -> None:
             for key in keys:
                 self._stored_flights.pop(key, None)
 
         task.add_done_callback(landed)
         return task
 
-    async def _read_chunks(self, segment: Located, index: SegmentIndex, first: int, stop: int) -> dict[int, bytes]:
+    async def _read_chunks(self, segment: Located, index: SegmentIndex, first: int, stop: int) -> Buffer:
         chunks = index.chunks[first:stop]
-        start = chunks[0].position
-        end = chunks[-1].position + chunks[-1].stored_size
-        data = await self._read(segment, start, end)
-        found: dict[int, bytes] = {}
-        for number, chunk in enumerate(chunks, first):
-            at = chunk.position - start
-            found[number] = data[at : at + chunk.stored_size]
-            self._stored.put((segment.key, number), found[number])
-        return found
+        data = await self._read(segment, chunks[0].position, chunks[-1].position + chunks[-1].stored_size)
+        self._stored.put(segment.key, first, chunks, data)
+        return data
 
-    async def _read(self, segment: Located, start: int, end: int) -> bytes:
+    async def _read(self, segment: Located, start: int, end: int) -> Buffer:
         async with self._budget.lend(end - start):
-            data = await segment.library.store.get_range(segment.key, start, end)
+            began = asyncio.get_running_loop().time()
+            data = await self._reads.get_range(segment.library, segment.key, start, end)
+            took = asyncio.get_running_loop().time() - began
+        self.read_seconds += (took - self.read_seconds) / 4 if self.read_seconds else took
         STORE_READS.inc()
         STORE_READ_BYTES.inc(len(data))
         return data
 
 
-def _plain_chunk(stored: bytes, chunk: Chunk) -> PlainChunk:
-    return PlainChunk.of(decompress_chunk(stored, chunk))
+def _runs(numbers: list[int], most: int) -> Iterator[range]:
+    """Consecutive numbers as ranges of at most `most`."""
+    start = 0
+    for at in range(1, len(numbers) + 1):
+        if at == len(numbers) or numbers[at] != numbers[at - 1] + 1 or at - start == most:
+            yield range(numbers[start], numbers[at - 1] + 1)
+            start = at
+
+
+def _unpack_all(
+    stored: list[Buffer], about: tuple[Chunk, ...], slabs: list[bytearray]
+) -> list[PlainChunk | FormatError]:
+    found: list[PlainChunk | FormatError] = []
+    for data, chunk, slab in zip(stored, about, slabs, strict=True):
+        try:
+            found.append(unpacked(data, chunk, slab))
+        except FormatError as error:
+            found.append(error)
+    return found

@@ -1,10 +1,6 @@
-"""From a manifest and an offset to records in memory: which segment, which chunk, what to read ahead.
+"""Archived records for fetches, by offset and by time: what is in memory at once, the rest by reading."""
 
-Sequential readers are the rule. A reader that comes back for the offset after the last one it was given is one; its
-window of chunks read ahead doubles from one chunk up to a cap, across segment borders, and whoever jumps begins anew.
-"""
-
-from collections import OrderedDict
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,56 +9,55 @@ from protocol.records import first_record_at
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
-from tierproxy.archive.segment_index import SegmentIndex
-from tierproxy.cold.chunks import READ_JOIN_BYTES, Chunks, Located, PlainChunk
-from tierproxy.errors import TierproxyError
+from tierproxy.cold.ahead import ReadAhead
+from tierproxy.cold.chunks import Chunks, Located
+from tierproxy.cold.places import Place, Places, Source
+from tierproxy.cold.plain import PlainChunk
+from tierproxy.cold.streams import Stream, Streams
 from tierproxy.routing.fetch import ColdRecords
 from tierproxy.routing.offsets import FoundRecord
 from tierproxy.tasks import Tasks
 
-READ_AHEAD_CAP = 16 << 20
-"""Plain bytes a sequential reader of one partition has read ahead for it, at most."""
-
-READERS_REMEMBERED = 10_000
-
-
-@dataclass(slots=True)
-class _Place:
-    """A chunk in a segment in a manifest."""
-
-    segment: Located
-    index: SegmentIndex
-    number: int
+MOST_IN_ANSWER = 8 << 20
+"""Plain bytes of one partition in one answer: what a reader that asks for more gets sooner."""
 
 
 @dataclass(slots=True)
 class ReadyRecords:
-    """Chunks in memory that hold records from `offset` on; see routing.fetch.ColdSource."""
+    """A chunk in memory that holds records from `offset` on, and what follows it; see routing.fetch.ColdSource."""
 
     offset: int
-    places: list[tuple[_Place, PlainChunk]]
-    served: Callable[[int], None]  # told the last offset that was taken
+    place: Place
+    chunk: PlainChunk
+    following: Callable[[Place], tuple[Place, PlainChunk] | None]
+    served: Callable[[Place, int, int, int], None]
+    """Told the place of the last batch that was taken, its last offset, and how many bytes were, stored and plain."""
     held: int = 0
     """Bytes of the chunks of which records were taken: they stay in memory until those have been sent."""
 
     def take(self, limit: int, at_least_one: bool) -> ColdRecords | None:
+        """See ColdSource."""
+        limit = min(limit, MOST_IN_ANSWER)
         runs: list[memoryview] = []
         aborted: set[tuple[int, int]] = set()
-        last = -1
-        for place, chunk in self.places:
-            run = chunk.run(max(self.offset, last + 1), limit, at_least_one and not runs)
+        last, stored, plain = -1, 0, 0
+        place, chunk = self.place, self.chunk
+        while True:
+            run = chunk.run(max(self.offset, last + 1), limit - plain, at_least_one and not runs)
             if run is None:
                 break
             records, last = run
             self.held += len(chunk.data)
             runs.append(records)
-            limit -= len(records)
+            plain += len(records)
+            stored += place.chunk.stored_size * len(records) // len(chunk.data)
             aborted.update(place.index.aborted_between(self.offset, last))
-            if last < chunk.lasts[-1]:
+            if last < chunk.lasts[-1] or plain >= limit or (after := self.following(place)) is None:
                 break
+            place, chunk = after
         if not runs:
             return None
-        self.served(last)
+        self.served(place, last, stored, plain)
         return ColdRecords(runs, last, sorted(aborted, key=lambda entry: entry[1]))
 
 
@@ -71,27 +66,55 @@ class ColdReader:
 
     def __init__(self, chunks: Chunks, tasks: Tasks) -> None:
         self._chunks = chunks
-        self._tasks = tasks
-        self._windows: OrderedDict[tuple[PartitionId, int], int] = OrderedDict()  # next offset → window in bytes
+        self._places = Places(chunks)
+        self._streams = Streams()
+        self._ahead = ReadAhead(chunks, self._places, self._streams, tasks)
 
     def ready(self, library: Library, pid: PartitionId, manifest: Manifest, offset: int) -> ReadyRecords | None:
         """Records from `offset` on if they are in memory, without waiting."""
-        place = self._cached_place(library, pid, manifest, offset)
+        source = Source(library, pid, manifest)
+        self._asked(pid, offset)
+        place = self._places.cached(source, offset)
         if place is None:
             return None
         chunk = self._chunks.cached_plain(place.segment.key, place.number)
-        return None if chunk is None else self._records(library, pid, manifest, offset, place, chunk)
+        return None if chunk is None else self._records(source, offset, place, chunk)
 
     async def fetch(self, library: Library, pid: PartitionId, manifest: Manifest, offset: int) -> ReadyRecords:
         """Records from `offset` on: of its batch, or of the next one archived.
 
         `offset` must be below the manifest's end. Raises StoreError, or ArchiveError when the archive is damaged.
         """
-        segment = await self._segment(library, pid, manifest, offset)
-        index = await self._chunks.index(segment)
-        place = _Place(segment, index, self._chunk_at(segment, index, offset))
-        chunk = await self._chunks.plain(segment, index, place.number)
-        return self._records(library, pid, manifest, offset, place, chunk)
+        source = Source(library, pid, manifest)
+        stream = self._asked(pid, offset)
+        place = await self._places.find(source, offset)
+        if stream is not None and not self._chunks.is_near(place.segment.key, place.number):
+            stream.missed()
+        chunk = await self._chunks.plain(place.segment, place.index, place.number)
+        return self._records(source, offset, place, chunk)
+
+    def _asked(self, pid: PartitionId, offset: int) -> Stream | None:
+        stream = self._streams.at(pid, offset)
+        if stream is not None:
+            stream.asked(asyncio.get_running_loop().time())
+        return stream
+
+    def _records(self, source: Source, offset: int, place: Place, chunk: PlainChunk) -> ReadyRecords:
+        def following(after: Place) -> tuple[Place, PlainChunk] | None:
+            place = self._places.cached_after(source, after)
+            if place is None:
+                return None
+            chunk = self._chunks.cached_plain(place.segment.key, place.number)
+            return None if chunk is None else (place, chunk)
+
+        def served(last: Place, last_offset: int, stored: int, plain: int) -> None:
+            now = asyncio.get_running_loop().time()
+            stream = self._streams.at(source.pid, offset) or Stream(now)
+            stream.served(now, stored)
+            self._streams.moved(source.pid, offset, stream, last_offset + 1)
+            self._ahead.served(source, stream, last, last_offset + 1, plain)
+
+        return ReadyRecords(offset, place, chunk, following, served)
 
     # -- by time ----------------------------------------------------------------------------------------------------
 
@@ -115,111 +138,6 @@ class ColdReader:
         """The archived record with the highest timestamp, the first of several."""
         sums = await library.sums(manifest)
         return await self.first_at(library, pid, manifest, sums.max_timestamp) if sums.segments else None
-
-    # -- places -----------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    async def _segment(library: Library, pid: PartitionId, manifest: Manifest, offset: int) -> Located:
-        entry = await library.segment_at(manifest, offset)
-        if entry is None:
-            raise TierproxyError(f"{pid}: nothing is archived at or after offset {offset}")
-        return Located(library, library.segment_key(pid, entry), entry)
-
-    @staticmethod
-    def _chunk_at(segment: Located, index: SegmentIndex, offset: int) -> int:
-        number = index.chunk_at(offset)
-        if number is None:
-            raise TierproxyError(f"{segment.key}: its index ends before offset {offset}, its manifest entry doesn't")
-        return number
-
-    def _cached_place(self, library: Library, pid: PartitionId, manifest: Manifest, offset: int) -> _Place | None:
-        entry = library.cached_segment_at(manifest, offset)
-        if entry is None:
-            return None
-        key = library.segment_key(pid, entry)
-        index = self._chunks.cached_index(key)
-        if index is None:
-            return None
-        number = index.chunk_at(offset)
-        return None if number is None else _Place(Located(library, key, entry), index, number)
-
-    def _cached_after(self, library: Library, pid: PartitionId, manifest: Manifest, place: _Place) -> _Place | None:
-        if place.number + 1 < len(place.index.chunks):
-            return _Place(place.segment, place.index, place.number + 1)
-        after = place.segment.entry.last_offset + 1
-        if after >= manifest.end_offset or manifest.gap_at(after) is not None:
-            return None  # a gap is never stepped over inside an answer: whether it may be is the policy's business
-        return self._cached_place(library, pid, manifest, after)
-
-    def _records(
-        self, library: Library, pid: PartitionId, manifest: Manifest, offset: int, place: _Place, chunk: PlainChunk
-    ) -> ReadyRecords:
-        places = [(place, chunk)]
-        following = self._cached_after(library, pid, manifest, place)
-        if following is not None:
-            next_chunk = self._chunks.cached_plain(following.segment.key, following.number)
-            if next_chunk is not None:
-                places.append((following, next_chunk))
-
-        window = self._windows.pop((pid, offset), 0)
-
-        def served(last: int) -> None:
-            grown = min(max(window * 2, len(chunk.data)), READ_AHEAD_CAP)
-            self._windows[pid, last + 1] = grown
-            if len(self._windows) > READERS_REMEMBERED:
-                self._windows.popitem(last=False)
-            if window and last + 1 < manifest.end_offset and not self._chunks.crowded:
-                reading = self._read_ahead(library, pid, manifest, last + 1, grown)
-                self._tasks.spawn(reading, f"read ahead of {pid}", awaited=True)
-
-        return ReadyRecords(offset, places, served)
-
-    # -- read ahead -------------------------------------------------------------------------------------------------
-
-    async def _read_ahead(
-        self, library: Library, pid: PartitionId, manifest: Manifest, offset: int, window: int
-    ) -> None:
-        """Have the next `window` plain bytes read, and the next chunk decompressed. Errors are the next reader's.
-
-        Nothing is read while half of the window is still there: topping it up with every fetch would cost a request
-        for each chunk.
-        """
-        near = 0
-        filling = False
-        first = True
-        while near < window and offset < manifest.end_offset:
-            segment = await self._segment(library, pid, manifest, offset)
-            index = await self._chunks.index(segment)
-            number = self._chunk_at(segment, index, offset)
-            while near < window and number < len(index.chunks):
-                stop = self._run_to_read(segment, index, number, window - near)
-                if stop > number:
-                    if not filling and near >= window // 2:
-                        return
-                    filling = True
-                    self._chunks.read(segment, index, number, stop)
-                stop = max(stop, number + 1)
-                if first and self._chunks.cached_plain(segment.key, number) is None:
-                    self._chunks.unpack(segment, index, number)
-                first = False
-                near += sum(chunk.plain_size for chunk in index.chunks[number:stop])
-                number = stop
-            offset = segment.entry.last_offset + 1
-
-    def _run_to_read(self, segment: Located, index: SegmentIndex, number: int, most: int) -> int:
-        """Where the run of chunks ends that starts at `number` and is best read by one request; `number` if none is."""
-        stored = plain = 0
-        stop = number
-        while (
-            stop < len(index.chunks)
-            and plain < most
-            and stored < READ_JOIN_BYTES
-            and not self._chunks.is_near(segment.key, stop)
-        ):
-            stored += index.chunks[stop].stored_size
-            plain += index.chunks[stop].plain_size
-            stop += 1
-        return stop
 
 
 def _first_in(chunk: PlainChunk, timestamp: int, start_offset: int) -> FoundRecord | None:

@@ -199,17 +199,28 @@ S3_KEYS = ("region", "endpoint_url", "storage_class", *SECRET_KEYS, *(f"{key}_fi
 """Keys of an archive that mean nothing for a directory."""
 
 
-def _no_disk_cache(value: object) -> object:
-    if value is not None:
-        raise ValueError("is not supported yet: this version caches in memory only")
+def _cache_folder(value: Path) -> Path:
+    if not value.is_absolute():
+        raise ValueError(f"{str(value)!r} must be an absolute path, for example /var/cache/tierproxy")
+    if value == Path("/"):
+        raise ValueError("must be a directory of its own, for example /var/cache/tierproxy")
     return value
+
+
+class DiskCacheConfig(Section):
+    """A directory for such chunks, which processes of one machine may share. Losing it costs time only."""
+
+    path: Annotated[Path, AfterValidator(_cache_folder)]
+    """A directory of its own: it is made if need be, and refused if something else is in it."""
+    size: Annotated[SizeBytes, size_within(256 * 2**20, 2**50)]
+    """Of all files there, of all processes together."""
 
 
 class CacheConfig(Section):
     """Compressed chunks of cold segments that were read lately."""
 
     memory: Annotated[SizeBytes, size_within(2**20, 2**50)] = 256 * 2**20
-    disk: Annotated[None, BeforeValidator(_no_disk_cache)] = None
+    disk: DiskCacheConfig | None = None
 
 
 class Keep(Section):

@@ -7,8 +7,9 @@ stays silent about values that have the wrong shape; those have their own fault 
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from pathlib import PurePath
 from typing import Any, get_args
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from tierproxy.addresses import ServerNames
 from tierproxy.config.fields import TOPIC_PATTERN
@@ -39,6 +40,7 @@ def cross_check(data: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _listen(data)
     yield from _listen_tls(_mapping(data, "listen"))
     yield from _archives(_mapping(data, "archives"))
+    yield from _disk_cache(data)
     yield from _policies(data)
     yield from _cold_clients(_mapping(data, "limits").get("cold_clients"))
 
@@ -130,6 +132,21 @@ def _archives(archives: Mapping[str, Any]) -> Iterator[Problem]:
             yield ("archives", name), f"has {given} but no {missing}: give both or neither"
         elif has["session_token"] and not has["access_key"]:
             yield ("archives", name), "has session_token but neither access_key nor secret_key"
+
+
+def _disk_cache(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """What makes room for itself in a directory must not meet what others keep there."""
+    path, spool = _mapping(_mapping(data, "cache"), "disk").get("path"), _mapping(data, "archiver").get("spool")
+    if not isinstance(path, str):
+        return
+    others = {"archiver.spool": spool} if isinstance(spool, str) else {}
+    for name, archive in _mapping(data, "archives").items():
+        if _is_directory(archive):
+            others[f"archives.{name}"] = unquote(urlsplit(archive["url"]).path)
+    for name, other in others.items():
+        one, two = PurePath(path), PurePath(other)
+        if one == two or one in two.parents or two in one.parents:
+            yield ("cache", "disk", "path"), f"{path!r} and {name} must not lie in each other"
 
 
 def _is_directory(archive: Any) -> bool:

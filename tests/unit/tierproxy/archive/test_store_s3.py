@@ -189,7 +189,7 @@ async def test_a_write_that_never_got_through_is_unavailable(store: S3Store, way
 async def test_answers_say_where_and_what_to_do(
     store: S3Store, way: Relay, s3_place: S3Place, status: int, code: str, kind: type[StoreError], words: str
 ) -> None:
-    way.faults = [answer(status, code)]
+    way.faults = [answer(status, code)] * 2
     with pytest.raises(kind, match=words) as caught:
         await store.get_range(KEY, 0, 1)
     assert f"s3://{s3_place.bucket}/some/prefix/{KEY}" in str(caught.value)
@@ -237,7 +237,7 @@ async def test_the_check_refuses_a_store_without_conditional_writes(store: S3Sto
 
 async def test_a_store_without_ranges_is_not_read_whole(store: S3Store, way: Relay) -> None:
     await store.put(KEY, b"x" * 1000)
-    way.faults = [ignore_range]
+    way.faults = [ignore_range] * 2
     with pytest.raises(Truncated, match=r"1000 bytes instead of \[0, 10\)"):
         await store.get_range(KEY, 0, 10)
     assert await store.get_range(KEY, 0, 10) == b"x" * 10

@@ -239,3 +239,22 @@ def test_the_right_on_the_group(error: int | str, level: str, words: str) -> Non
     (finding,) = [each for each in judge(config(), known).findings if each.area == "rights"]
     assert (finding.level, finding.subject) == (level, "READ on group tierproxy-archiver-prod")
     assert finding.text.startswith(words)
+
+
+DISK = "cache: {disk: {path: /var/cache/tierproxy, size: 10GiB}}"
+
+
+@pytest.mark.parametrize(
+    ("found", "level", "text"),
+    [
+        ((8 << 30, 2 << 30), "ok", "has room for 10 GiB"),
+        ((8 << 30, 1 << 30), "warning", "has room for 9 GiB only, cache.disk.size is 10 GiB"),
+        ("can't be used: Permission denied", "fault", "can't be used: Permission denied"),
+    ],
+)
+def test_the_disk_cache_has_room(found: tuple[int, int] | str, level: str, text: str) -> None:
+    known = facts(topic("t"))
+    known.disk_cache = found
+    report = judge(config(more=DISK), known)
+    assert told(report, level)[-1] == f"disk cache /var/cache/tierproxy: {text}"
+    assert report.ok == (level != "fault")

@@ -70,11 +70,12 @@ class Shelf:
     memory: int = 1 << 20
     tasks: Tasks = field(default_factory=Tasks)
     budget: ByteBudget = field(default_factory=lambda: ByteBudget(1 << 20))
+    small_segment: int = 0
 
     async def __aenter__(self) -> "Shelf":
         self.store = Gate(self.archive.root)
         self.library = Library(self.store, CLUSTER, self.tasks)
-        self.chunks = Chunks(self.tasks, self.memory, self.budget)
+        self.chunks = Chunks(self.tasks, self.memory, self.budget, small_segment=self.small_segment)
         self.reader = ColdReader(self.chunks, self.tasks)
         return self
 

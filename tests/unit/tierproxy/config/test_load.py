@@ -206,7 +206,27 @@ def test_programs_may_hand_in_plain_numbers() -> None:
         ),
         ("archive: none", "archive: none\n    trim: never", "topics[1].trim (line 17): has no effect"),
         ("topics:", "topcis: 1\ntopics:", "topcis (line 9): is not a known key; did you mean 'topics'?"),
-        ("topics:", "cache: {disk: {path: /x}}\ntopics:", "cache.disk (line 9): is not supported yet"),
+        ("topics:", "cache: {disk: {path: /x}}\ntopics:", "cache.disk.size (line 9): is required"),
+        (
+            "topics:",
+            "cache: {disk: {path: x, size: 1GiB}}\ntopics:",
+            "cache.disk.path (line 9): 'x' must be an absolute path, for example",
+        ),
+        (
+            "topics:",
+            "cache: {disk: {path: /, size: 1GiB}}\ntopics:",
+            "cache.disk.path (line 9): must be a directory of its own",
+        ),
+        (
+            "topics:",
+            "cache: {disk: {path: /x, size: 1MiB}}\ntopics:",
+            "cache.disk.size (line 9): must be between 256 MiB",
+        ),
+        (
+            "topics:",
+            "cache: {disk: {path: /x/y, size: 1GiB}}\narchiver: {spool: /x}\ntopics:",
+            "cache.disk.path (line 9): '/x/y' and archiver.spool must not lie in each other",
+        ),
         ("topics:", "admin: {port: 9192}\ntopics:", "admin.port (line 9): is the same port as listen.port"),
         (
             "topics:",

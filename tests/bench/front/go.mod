@@ -1,0 +1,3 @@
+module tierproxy.test/front
+
+go 1.21

@@ -1,0 +1,98 @@
+"""What is read ahead of whom, and by how many requests. Sizes are scaled down: a border lies every 64 KiB."""
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.unit.tierproxy.cli.archives import Archive, batch
+from tests.unit.tierproxy.cold.shelf import Shelf
+from tierproxy.cold import ahead, streams
+from tierproxy.cold.budget import ByteBudget
+
+JOIN = 64 << 10
+CHUNKS = 40  # of a segment: each about 8 KiB, which doesn't get smaller
+SEGMENTS = 3
+MEMORY = 8 << 20
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
+    monkeypatch.setattr(ahead, "READ_JOIN_BYTES", JOIN)
+    monkeypatch.setattr(ahead, "FIRST_READ", 8 << 10)
+    monkeypatch.setattr(streams, "LEAST_WINDOW", 8 << 10)
+    chance = random.Random(1)
+    archive = Archive(tmp_path)
+    for segment in range(SEGMENTS):
+        archive.add(*(batch((segment * CHUNKS + n) * 10, [chance.randbytes(800)] * 1 * 10) for n in range(CHUNKS)))
+    return archive.save()
+
+
+def shelf(archive: Archive, memory: int = MEMORY) -> Shelf:
+    return Shelf(archive, memory, budget=ByteBudget(MEMORY))
+
+
+async def read_all(shelf: Shelf, start: int = 0, limit: int = 8 << 10) -> bytes:
+    read, offset = b"", start
+    while offset < shelf.archive.manifest.end_offset:
+        records, last = await shelf.read(offset, limit)
+        read += records
+        offset = last + 1
+    return read
+
+
+def stored(archive: Archive) -> int:
+    return sum(entry.stored_size for entry in archive.manifest.segments)
+
+
+async def test_a_sequential_reader_costs_few_requests_and_no_byte_twice(archive: Archive) -> None:
+    async with shelf(archive) as one:
+        await read_all(one)
+        sizes = [end - start for _, start, end in one.store.reads]
+        assert sum(sizes) <= stored(archive)
+        assert len(sizes) <= SEGMENTS * (stored(archive) // SEGMENTS // JOIN + 2) + 6, "and some small ones at first"
+        assert max(sizes) <= JOIN + (9 << 10), "a request ends with the chunk at the border"
+
+
+async def test_who_follows_reads_nothing_from_the_store(archive: Archive) -> None:
+    async with shelf(archive) as one:
+        first = await read_all(one)
+        reads = len(one.store.reads)
+        assert await read_all(one) == first
+        assert len(one.store.reads) == reads
+
+
+async def test_many_readers_at_once_read_each_byte_once(archive: Archive) -> None:
+    async with shelf(archive) as one:
+        read = await asyncio.gather(*(read_all(one, limit=limit << 10) for limit in range(4, 20)))
+        assert len(set(read)) == 1
+        assert sum(end - start for _, start, end in one.store.reads) <= stored(archive) * 1.1
+
+
+async def test_what_is_read_ahead_of_many_readers_fits_into_memory(archive: Archive) -> None:
+    memory = 512 << 10
+    async with shelf(archive, memory) as one:
+        offsets = [n * 100 for n in range(SEGMENTS * CHUNKS // 10)]
+        for _ in range(8):  # each goes on for 8 chunks of 10
+            for at, offset in enumerate(offsets):
+                _, last = await one.read(offset, 8 << 10)
+                offsets[at] = last + 1
+        read = sum(end - start for _, start, end in one.store.reads)
+        assert read <= stored(archive) * 1.3, "hardly anything was thrown out before it was taken"
+
+
+async def test_a_reader_of_what_was_thrown_out_is_read_ahead_of_anew(archive: Archive) -> None:
+    async with shelf(archive, 256 << 10) as one:
+        first = await read_all(one)
+        assert await read_all(one, 10) == first[len((await one.read(0, 1))[0]) :]
+
+
+async def test_a_failed_read_ahead_is_tried_again_by_the_reader(archive: Archive) -> None:
+    async with shelf(archive) as one:
+        await one.read(0, 1)
+        one.store.broken = True
+        await asyncio.gather(one.read(10, 1), return_exceptions=True)
+        await one.quiet()
+        one.store.broken = False
+        assert len(await read_all(one)) > SEGMENTS * CHUNKS * 8000

@@ -1,0 +1,118 @@
+"""Read ahead of sequential readers: stored chunks as far as their window goes, and the next few decompressed.
+
+A request reads up to a border that lies every READ_JOIN_BYTES in a segment, so that readers who began at different
+places ask for the same ranges. Where nothing is near yet, the first requests are small and each twice as large as all
+before it: the reader waits for a megabyte and not for sixteen. They go out together.
+"""
+
+import asyncio
+
+from tierproxy.cold.chunks import READ_JOIN_BYTES, Chunks
+from tierproxy.cold.places import Place, Places, Source
+from tierproxy.cold.streams import Stream, Streams
+from tierproxy.tasks import Tasks
+
+FIRST_READ = 1 << 20
+"""Stored bytes of the first request for a reader ahead of whom nothing is read."""
+MOST_UNPACKED = 8 << 20
+"""Plain bytes that are decompressed ahead of one reader, at most."""
+
+
+class ReadAhead:
+    """Keeps what readers will ask for next coming."""
+
+    def __init__(self, chunks: Chunks, places: Places, streams: Streams, tasks: Tasks) -> None:
+        self._chunks = chunks
+        self._places = places
+        self._streams = streams
+        self._tasks = tasks
+
+    def served(self, source: Source, stream: Stream, last: Place, offset: int, plain: int) -> None:
+        """`stream` was given `plain` bytes, the last of them from `last`, and will ask for `offset` next."""
+        if stream.answers < 2 or offset >= source.manifest.end_offset:
+            return
+        self._unpack(source, last, offset, plain)
+        if stream.filling or self._chunks.crowded:
+            return
+        window = self._window(stream)
+        if stream.ahead < window // 2 or stream.ahead + READ_JOIN_BYTES <= window:
+            stream.filling = True
+            self._tasks.spawn(self._fill(source, stream, offset, window), f"read ahead of {source.pid}", awaited=True)
+
+    def _window(self, stream: Stream) -> int:
+        share = self._chunks.stored_capacity // 2 // self._streams.active(asyncio.get_running_loop().time())
+        return stream.window(self._chunks.read_seconds, READ_JOIN_BYTES, share)
+
+    def _unpack(self, source: Source, last: Place, offset: int, plain: int) -> None:
+        """Decompress about as much as the reader took, and half as much again; of that what isn't done yet."""
+        share = self._chunks.plain_capacity // 2 // self._streams.active(asyncio.get_running_loop().time())
+        left = min(plain + plain // 2, share, MOST_UNPACKED)
+        place: Place | None = last
+        if offset > last.chunk.last_offset:
+            place = self._places.cached_after(source, last)
+        while place is not None:
+            stop = place.number
+            while left > 0 and stop < len(place.index.chunks) and self._chunks.is_near(place.segment.key, stop):
+                left -= place.index.chunks[stop].plain_size
+                stop += 1
+            if stop > place.number:
+                self._chunks.unpack(place.segment, place.index, place.number, stop)
+            if left <= 0 or stop < len(place.index.chunks):
+                return
+            place = self._places.cached_after(source, Place(place.segment, place.index, stop - 1))
+
+    async def _fill(self, source: Source, stream: Stream, offset: int, window: int) -> None:
+        """Read on from the stream's frontier until its window is full. Errors are the next reader's."""
+        done = False
+        try:
+            if stream.frontier < offset:
+                stream.frontier, stream.ahead = offset, 0
+            while stream.frontier < source.manifest.end_offset and stream.ahead < window:
+                place = await self._places.find(source, stream.frontier, whole_up_to=min(window, READ_JOIN_BYTES))
+                if not self._read_on(stream, place, window):
+                    break
+            done = True
+        finally:
+            stream.filling = False
+            if not done:
+                stream.missed()
+
+    def _read_on(self, stream: Stream, place: Place, window: int) -> bool:
+        """Read in this segment what the window has room for; whether there may be room for more behind it."""
+        chunks, number, key = place.index.chunks, place.number, place.segment.key
+        while number < len(chunks) and stream.ahead < window:
+            if self._chunks.is_near(key, number):
+                stop = number + 1
+            else:
+                stop = self._request(stream, place, number, window)
+                if stop == number:
+                    break
+                self._chunks.read(place.segment, place.index, number, stop)
+            stream.ahead += sum(chunk.stored_size for chunk in chunks[number:stop])
+            number = stop
+        whole = number == len(chunks)
+        stream.frontier = place.segment.entry.last_offset + 1 if whole else chunks[number].base_offset
+        return whole
+
+    def _request(self, stream: Stream, place: Place, number: int, window: int) -> int:
+        """Where the request ends that begins with chunk `number`; `number` where it is better to wait.
+
+        Topping the window up with every answer would cost a request for each chunk: while half of it is there, only a
+        request up to the border is worth it.
+        """
+        chunks, key = place.index.chunks, place.segment.key
+        room = max(window - stream.ahead, window // 2)
+        most = min(room, max(FIRST_READ, stream.ahead))
+        start = chunks[number].position
+        border = (start // READ_JOIN_BYTES + 1) * READ_JOIN_BYTES
+        stop, size = number, 0
+        while (
+            stop < len(chunks)
+            and chunks[stop].position < border
+            and (stop == number or size + chunks[stop].stored_size <= most)
+            and not self._chunks.is_near(key, stop)
+        ):
+            size += chunks[stop].stored_size
+            stop += 1
+        at_border = stop == len(chunks) or chunks[stop].position >= border or self._chunks.is_near(key, stop)
+        return stop if at_border or stream.ahead < window // 2 else number

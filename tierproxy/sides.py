@@ -1,0 +1,161 @@
+"""The two connections of a session: bytes and pressure, no thoughts.
+
+What a broker sends is received into large buffers that all sessions share, and handed on as views of them. A buffer may
+be used again when nobody has such a view any more: when the conversation keeps none, and the client's transport has
+written all that it was given. Until then it stays with its connection; a connection at rest has none. As long as a
+client has not taken everything, no more is read for it, so that there is one such buffer for each client that lags.
+"""
+
+import asyncio
+from typing import Protocol, cast
+
+BUFFER = 256 << 10
+"""Bytes of a buffer: large enough for few wakeups, small enough to stay in a processor's cache."""
+
+SPARE = 16
+"""Buffers that are kept for later."""
+
+COPY_BELOW = 16 << 10
+"""Bytes up to which what was received is copied, so that a few bytes never keep a buffer from others."""
+
+HIGH_WATER = 1 << 20
+"""Bytes that may wait to be written to the broker before the client is no longer read."""
+
+TAKES_ALL = 1
+"""The same for a client: any byte. Not 0: for secured connections the loops count that as always full."""
+
+LINGER = 10.0
+"""Seconds that a peer has to take what was written to it before its connection is cut."""
+
+
+class Owner(Protocol):
+    """The session of two sides. `from_…` are called with what arrived; a view is good until all of it was written."""
+
+    client: "ClientSide"
+    broker: "BrokerSide"
+
+    def client_connected(self) -> None: ...
+
+    def from_client(self, data: bytes) -> None: ...
+
+    def from_broker(self, data: bytes | memoryview) -> None: ...
+
+    @property
+    def keeps_views(self) -> bool:
+        """Whether something of what came from the broker is still to be looked at, or to be taken by the client."""
+        ...
+
+    def pressure_changed(self) -> None: ...
+
+    def carry_on(self) -> None: ...
+
+    def side_lost(self, side: "Side", error: Exception | None) -> None: ...
+
+
+class Buffers:
+    """Those of a process."""
+
+    def __init__(self) -> None:
+        self._free: list[memoryview] = []
+
+    def take(self) -> memoryview:
+        return self._free.pop() if self._free else memoryview(bytearray(BUFFER))
+
+    def give_back(self, buffer: memoryview) -> None:
+        """Nobody has a view of it any more."""
+        if len(self._free) < SPARE:
+            self._free.append(buffer)
+
+
+class Side(asyncio.BaseProtocol):
+    """What both have in common."""
+
+    transport: asyncio.Transport
+    high_water: int
+
+    def __init__(self, session: Owner) -> None:
+        self._session = session
+        self.paused = False
+        self.connected = False
+        self.full = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport = cast(asyncio.Transport, transport)  # uvloop's isn't derived from it
+        transport.set_write_buffer_limits(high=self.high_water, low=self.high_water // 4)
+        self.connected = True
+
+    def close(self) -> None:
+        """Send what was written, for a while, and close."""
+        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(LINGER, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connected = False
+        self._session.side_lost(self, exc)
+
+    def pause_writing(self) -> None:
+        self.full = True
+        self._session.pressure_changed()
+
+    def resume_writing(self) -> None:
+        self.full = False
+        self._session.carry_on()
+
+    def pause_reading(self, pause: bool) -> None:
+        if self.connected and pause != self.paused and not self.transport.is_closing():
+            self.paused = pause
+            if pause:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+
+class ClientSide(Side, asyncio.Protocol):
+    high_water = TAKES_ALL
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._session.client_connected()
+
+    def data_received(self, data: bytes) -> None:
+        self._session.from_client(data)
+
+
+class BrokerSide(Side, asyncio.BufferedProtocol):
+    high_water = HIGH_WATER
+
+    def __init__(self, session: Owner, buffers: Buffers) -> None:
+        super().__init__(session)
+        self._buffers = buffers
+        self._receiving: memoryview | None = None
+        self._in_use: memoryview | None = None  # somebody has views of it
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._receiving is None:
+            self._receiving = self._buffers.take()
+        return self._receiving
+
+    def buffer_updated(self, nbytes: int) -> None:
+        buffer = self._receiving
+        assert buffer is not None
+        if nbytes <= COPY_BELOW:  # the buffer serves for the next bytes, whoever gets them
+            self.rest()
+            self._session.from_broker(bytes(buffer[:nbytes]))
+            return
+        self._receiving = None
+        self._session.from_broker(buffer[:nbytes])
+        self._in_use = buffer  # one that was there before is garbage when its last view is
+        self.settle()
+
+    def settle(self) -> None:
+        """Give the buffer back if nobody has views of it any more."""
+        if self._in_use is not None and not self._session.keeps_views:
+            self._buffers.give_back(self._in_use)
+            self._in_use = None
+
+    def rest(self) -> None:
+        """Nothing is being received: a buffer that was taken for it is not needed."""
+        if self._receiving is not None:
+            self._buffers.give_back(self._receiving)
+            self._receiving = None
