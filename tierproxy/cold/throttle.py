@@ -14,9 +14,9 @@ from tierproxy.telemetry import COLD_THROTTLE_SECONDS, COLD_THROTTLED, Seldom
 
 log = logging.getLogger("tierproxy.cold")
 
-HOT_PATIENCE = 0.1
+HOT_PATIENCE = 0.05
 """Seconds that an answer waits for a rate if hot partitions were asked for, too: what is written to them meanwhile is
-not in it."""
+not in it. The broker has answered at once, for it has refused the cold ones, so there is no long poll to wait in."""
 
 MOST_TOLD = 1.0
 """Seconds that a client is told to stay away at the most: it obeys for all partitions of that broker, and may be given
