@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from struct import Struct
 
 from protocol.apis import ApiKey, is_flexible
+from protocol.errors import MalformedError
 from protocol.headers import response_body_at, response_header
 from protocol.wire import NO_TAGS, Buffer, Cursor, put_string, put_uvarint
 
@@ -76,6 +77,20 @@ def authenticate_request(version: int, token: bytes) -> bytes:
     if is_flexible(ApiKey.SASL_AUTHENTICATE, version):
         return put_uvarint(len(token) + 1) + token + NO_TAGS
     return _I32.pack(len(token)) + token
+
+
+def read_authenticate_request(body: Buffer, version: int) -> bytes:
+    """The mechanism's message in the body of a SaslAuthenticate request. Raises MalformedError, also for versions that
+    are not known."""
+    if version > AUTHENTICATE_VERSIONS[1]:
+        raise MalformedError(f"SaslAuthenticate in version {version}")
+    cur = Cursor(body)
+    flexible = is_flexible(ApiKey.SASL_AUTHENTICATE, version)
+    token = cur.compact_bytes() if flexible else cur.bytes_()
+    if flexible:
+        cur.skip_tags()
+    cur.finish()
+    return token or b""
 
 
 def read_authenticate_answer(payload: Buffer, version: int) -> AuthenticateAnswer:

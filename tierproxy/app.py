@@ -29,6 +29,7 @@ from tierproxy.cold.answers import ColdAnswers
 from tierproxy.cold.budget import ByteBudget
 from tierproxy.cold.chunks import Chunks
 from tierproxy.cold.deletions import Deletions
+from tierproxy.cold.limits import ColdLimits
 from tierproxy.cold.reader import ColdReader
 from tierproxy.config import Config, ListenConfig
 from tierproxy.errors import TierproxyError
@@ -152,7 +153,8 @@ class App:
             partial(self._health.set, "cluster"),
         )
         reader, memory = ColdReader(chunks, self._background), AnswerMemory(config.limits.cold_answers_bytes)
-        cold = ColdAnswers(catalog, scout, reader, memory, libraries, self._background)
+        limits = ColdLimits(config)
+        cold = ColdAnswers(catalog, scout, reader, memory, libraries, self._background, limits)
         listener.connect(
             Shared(
                 cold,

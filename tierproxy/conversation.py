@@ -52,7 +52,7 @@ from tierproxy.routing import fetch as fetch_routing
 from tierproxy.routing import handshake
 from tierproxy.routing import offsets as offsets_routing
 from tierproxy.routing.deletes import deletions
-from tierproxy.routing.holds import DeletesHold, EndpointsHold, FetchHold, Hold, OffsetsHold
+from tierproxy.routing.holds import Client, DeletesHold, EndpointsHold, FetchHold, Hold, OffsetsHold
 from tierproxy.routing.stream import StreamPatch
 from tierproxy.routing.table import ENDPOINTS_SINCE, KNOWN, OFFERED, Treatment, offers, treatment
 
@@ -68,6 +68,7 @@ GATHERED = (
     Treatment.DELETE_RECORDS,
     Treatment.API_VERSIONS,
     Treatment.SASL_HANDSHAKE,
+    Treatment.SASL_AUTHENTICATE,
 )
 """Whose requests are read whole."""
 
@@ -82,10 +83,17 @@ OWED_LIMIT = 4 << 20
 
 ANSWER_LIMIT = 2**31 - 1
 
+HOT_SECONDS = 10.0
+"""For so long a connection counts as one that reads hot records after it has asked for any."""
+
 TLS_HELLO = b"\x16\x03"
 """How the first bytes of a client begin that speaks TLS."""
 
 _INT32 = Struct(">i")
+
+
+_Remembered = FetchRequest | ListOffsetsRequest | DeleteRecordsRequest | handshake.Refusal | handshake.Claim
+"""What the answer is read by."""
 
 
 @dataclass(slots=True)
@@ -94,7 +102,7 @@ class _Expected:
 
     header: RequestHeader
     treatment: Treatment
-    request: FetchRequest | ListOffsetsRequest | DeleteRecordsRequest | handshake.Refusal | None = None
+    request: _Remembered | None = None
     hold: bool = False
     asked_at: float = 0.0  # of a fetch
     size: int = 0  # of the request as it came, where it is kept in `request`
@@ -113,6 +121,7 @@ class Conversation:
     addresses: Addresses
     request_limit: int
     unanswered_limit: int = 1000
+    host: str = ""  # the client's
     now: float = 0.0
     to_client: list[Buffer] = field(default_factory=list)
     to_broker: list[Buffer] = field(default_factory=list)
@@ -127,6 +136,8 @@ class Conversation:
     _arrived: deque[memoryview] = field(default_factory=deque)  # of requests, while too many are unanswered
     _unread: deque[Piece] = field(default_factory=deque)  # of the portion that is being read
     _owed: int = 0  # the sizes in the ledger
+    _login: handshake.Login = field(default_factory=handshake.Login)
+    _hot_at: float = -HOT_SECONDS  # when something was fetched last that is on the broker
     _ledger: deque[_Expected | bytes] = field(default_factory=deque)  # bytes: an answer of our own
     _current: _Expected | None = None  # whose answer is being read
     _answer: bytearray = field(default_factory=bytearray)  # gathered of it
@@ -144,6 +155,11 @@ class Conversation:
     def unanswered(self) -> int:
         """How many requests are waiting for an answer."""
         return len(self._ledger) + (self._current is not None)
+
+    @property
+    def user(self) -> str | None:
+        """The SASL user that the broker has accepted, as far as that can be told."""
+        return self._login.user
 
     @property
     def crowded(self) -> bool:
@@ -234,6 +250,8 @@ class Conversation:
         elif how is Treatment.SASL_HANDSHAKE:
             if not self._handshake_request(header, head):
                 return
+        elif how is Treatment.SASL_AUTHENTICATE:
+            self._ledger.append(_Expected(header, how, self._login.message(header, head)))
         elif how is Treatment.PRODUCE:
             acks = produce_acks(head, header)
             if acks is None:
@@ -252,6 +270,7 @@ class Conversation:
         """Whether to forward it."""
         refusal = handshake.refuse(header, head)
         if refusal is None:
+            self._login.handshake(header, head)
             self._ledger.append(_Expected(header, Treatment.PASS))
         elif refusal.answer is None:
             self._ledger.append(_Expected(header, Treatment.SASL_HANDSHAKE, refusal))
@@ -275,7 +294,9 @@ class Conversation:
                 return bytearray()
             make_sessionless(payload, request)
         hold = fetch_routing.expects_cold(request, self.catalog)
-        if hold:
+        if not hold:
+            self._hot_at = self.now
+        else:
             # max_bytes lies before the isolation level, which lies before the session, where there is one (v7+)
             at = header.body_at + 12 if request.session_at is None else request.session_at - 5
             _INT32.pack_into(payload, at, fetch_routing.reserve_for_cold(request, self.catalog))
@@ -405,7 +426,7 @@ class Conversation:
         match expected.treatment:
             case Treatment.FETCH:
                 assert isinstance(expected.request, FetchRequest)
-                self._fetch_answer(expected.request, payload, expected.asked_at)
+                self._fetch_answer(expected, expected.request, payload)
             case Treatment.LIST_OFFSETS:
                 assert isinstance(expected.request, ListOffsetsRequest)
                 response = decode_list_offsets_response(payload, header.version)
@@ -426,17 +447,26 @@ class Conversation:
                 assert isinstance(expected.request, handshake.Refusal)
                 self._send([handshake.refused_answer(header, payload)])
                 self.closing = expected.request.why
+            case Treatment.SASL_AUTHENTICATE:
+                assert isinstance(expected.request, handshake.Claim)
+                self._login.answer(expected.request, header, payload)
+                self._send([payload])
             case Treatment.API_VERSIONS:
                 self._send([patch_api_versions(payload, header.version, OFFERED, KNOWN)])
             case _:
                 self._endpoints_answer(header, payload)
 
-    def _fetch_answer(self, request: FetchRequest, payload: bytes, asked_at: float) -> None:
+    def _fetch_answer(self, expected: _Expected, request: FetchRequest, payload: bytes) -> None:
         response = parse_fetch_response(payload, request.version)
         response.tags = replace_node_endpoints(response.tags, self.addresses.advertised)
         refused = fetch_routing.refused(response, request, self.catalog)
         if refused:
-            self.held = FetchHold(request, response, refused, asked_at)
+            name = (expected.header.client_id or b"").decode("utf-8", "replace")
+            client = Client(name, self.user, self.host)
+            self.held = FetchHold(request, response, refused, expected.asked_at, client)
+            if not self.held.all_cold:
+                self._hot_at = self.now
+            self.held.reads_hot = self.now - self._hot_at < HOT_SECONDS
             return
         fetch_routing.show_log_starts(response, self.catalog)
         self._send(encode_fetch_response(response))

@@ -9,6 +9,11 @@ BURST = 1.0
 """Seconds' worth that is saved up while nothing passes."""
 
 
+def part_of(rate: int | None, processes: int) -> int | None:
+    """What each of `processes` may let pass, so that together they keep to `rate`."""
+    return None if rate is None else max(1, rate // processes)
+
+
 class TokenBucket:
     """`rate` in bytes per second; None: no limit."""
 
@@ -25,8 +30,13 @@ class TokenBucket:
         self._at = now
         return max(0.0, -self._level / self.rate)
 
+    def saved(self, now: float) -> int:
+        """Bytes that may pass now without anybody waiting for them later. Only where there is a rate."""
+        self.wait(now)
+        return max(0, int(self._level))
+
     def spend(self, size: int, now: float) -> None:
-        """`size` bytes have passed."""
+        """`size` bytes have passed; a negative number gives back what was spent and has not."""
         if self.rate is not None:
             self.wait(now)
             self._level -= size

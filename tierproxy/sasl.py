@@ -17,11 +17,14 @@ import base64
 import binascii
 import hashlib
 import hmac
+import json
 from typing import Final, Literal, Protocol
 
 from tierproxy.errors import TierproxyError
 
 MechanismName = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+
+SCRAM: Final = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 
 LEAST_ITERATIONS: Final = 4096
 """What RFC 7677 and Kafka's own client ask for: with less, passwords are cheap to try on a captured proof."""
@@ -125,6 +128,71 @@ class Scram:
 
     def _mac(self, key: bytes, message: bytes) -> bytes:
         return hmac.digest(key, message, self._hash)
+
+
+# -- what a passing client says -------------------------------------------------------------------------------------
+
+
+def user_in(mechanism: str, message: bytes) -> str | None:
+    """The user that one of a client's messages names; None if it names none, or not in a way that is known here."""
+    match mechanism:
+        case "PLAIN":
+            parts = message.split(b"\0")
+            return _text(parts[1]) if len(parts) == 3 else None
+        case "SCRAM-SHA-256" | "SCRAM-SHA-512":
+            return _scram_user(message)
+        case "OAUTHBEARER":
+            return _token_subject(message)
+        case _:
+            return None
+
+
+def accepted(mechanism: str, challenge: bytes) -> bool:
+    """Whether a broker's answer without an error is its last word, by which the client is in.
+
+    Of SCRAM that is the proof, not the salt; of OAUTHBEARER nothing at all, for why a token is refused comes without an
+    error, too.
+    """
+    match mechanism:
+        case "SCRAM-SHA-256" | "SCRAM-SHA-512":
+            return challenge.startswith(b"v=")
+        case "OAUTHBEARER":
+            return not challenge
+        case _:
+            return True
+
+
+def _scram_user(message: bytes) -> str | None:
+    """Who logs in with a delegation token names the token, so nobody but the broker knows who it is (KIP-48)."""
+    if not message.startswith((b"n,", b"y,", b"p=")):
+        return None
+    said = _attributes(message)
+    name = said.get("n")
+    if not name or said.get("tokenauth", "").lower() == "true":
+        return None
+    return name.replace("=2C", ",").replace("=3D", "=")
+
+
+def _token_subject(message: bytes) -> str | None:
+    """The `sub` of a JSON web token. That it is true is what the broker says by accepting it."""
+    for part in message.split(b"\x01"):
+        scheme, _, token = part.removeprefix(b"auth=").partition(b" ")
+        if part.startswith(b"auth=") and scheme.lower() == b"bearer" and token.count(b".") == 2:
+            claims = token.split(b".")[1]
+            try:
+                found = json.loads(base64.urlsafe_b64decode(claims + b"=" * (-len(claims) % 4)))
+            except ValueError:
+                return None
+            subject = found.get("sub") if isinstance(found, dict) else None
+            return subject if isinstance(subject, str) and subject else None
+    return None
+
+
+def _text(raw: bytes) -> str | None:
+    try:
+        return raw.decode() or None
+    except UnicodeDecodeError:
+        return None
 
 
 def _escaped(username: str) -> str:

@@ -105,6 +105,7 @@ class Session:
     def client_connected(self) -> None:
         peer = self.client.transport.get_extra_info("peername")
         self.name = f"{peer[0]}:{peer[1]}" if peer else "a client"
+        self._talk.host = str(peer[0]) if peer else ""
         CLIENT_CONNECTIONS.inc()
         if self._refused is not None:
             self.end(self._refused)

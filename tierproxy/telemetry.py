@@ -32,6 +32,16 @@ TLS_HANDSHAKES_FAILED = Counter("tierproxy_tls_handshakes_failed", "TLS handshak
 BYTES_TO_CLIENTS = Counter("tierproxy_bytes_to_clients", "Bytes sent to clients, hot and cold")
 BYTES_TO_BROKERS = Counter("tierproxy_bytes_to_brokers", "Bytes sent to brokers for clients")
 COLD_FETCHES = Counter("tierproxy_cold_fetches", "Fetch requests that asked for archived records")
+COLD_THROTTLED = Counter(
+    "tierproxy_cold_throttled",
+    "Fetches whose archived records were held up by a cold_read_rate, by whose it is: client, user, policy or process",
+    ["limit"],
+)
+COLD_THROTTLE_SECONDS = Counter(
+    "tierproxy_cold_throttle_seconds",
+    "Seconds for which they were, or which clients were told to wait (throttle_time_ms), by whose limit it is",
+    ["limit"],
+)
 HOLES_MET = Counter("tierproxy_holes_met", "Times a reader met a range that was lost before it was archived")
 STORE_READS = Counter("tierproxy_store_reads", "Ranges read from archives for clients")
 STORE_READ_BYTES = Counter("tierproxy_store_read_bytes", "Bytes read from archives for clients")

@@ -8,6 +8,7 @@
 Wired as tierproxy.app does it, without an archiver: the tests say what is archived, and when that is known.
 """
 
+import asyncio
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,10 +34,12 @@ from tierproxy.cold.answers import ColdAnswers
 from tierproxy.cold.budget import ByteBudget
 from tierproxy.cold.chunks import Chunks
 from tierproxy.cold.deletions import Deletions
+from tierproxy.cold.limits import ColdLimits
 from tierproxy.cold.reader import ColdReader
-from tierproxy.config import LimitsConfig, TopicPolicy
+from tierproxy.config import Config, LimitsConfig, TopicPolicy
 from tierproxy.listener import Listener
 from tierproxy.pressure import Pressure
+from tierproxy.routing.holds import Client
 from tierproxy.scout import Scout
 from tierproxy.session import Shared
 from tierproxy.tasks import Tasks
@@ -52,13 +55,28 @@ PORTS = 6
 
 class Gateway:
     def __init__(
-        self, brokers: FakeCluster, directory: Path, *, limits: LimitsConfig | None = None, on_gap: str = "skip"
+        self,
+        brokers: FakeCluster,
+        directory: Path,
+        *,
+        limits: LimitsConfig | None = None,
+        on_gap: str = "skip",
+        policies: Sequence[dict[str, object]] = (),
     ) -> None:
+        """`policies`, before the one for all topics `ARCHIVED`, are looked at for their limits only."""
         self._brokers = brokers
         self._directory = directory
         self._limits = limits or LimitsConfig()
         self._policy = TopicPolicy.model_validate({"match": ARCHIVED, "archive": "main", "on_gap": on_gap})
         self._config_clock = SystemClock()
+        self._config = Config.model_validate(
+            {
+                "cluster": {"name": CLUSTER, "bootstrap": ["fake:1"]},
+                "listen": {},
+                "topics": [*policies, self._policy],
+                "limits": self._limits,
+            }
+        )
 
     async def __aenter__(self) -> Self:
         self.tasks = Tasks()
@@ -84,7 +102,8 @@ class Gateway:
             self.tasks,
         )
         reader, self.memory = ColdReader(self._chunks, self.tasks), AnswerMemory(1 << 28)
-        cold = ColdAnswers(self.catalog, self.scout, reader, self.memory, libraries, self.tasks)
+        self._rates = ColdLimits(self._config)
+        cold = ColdAnswers(self.catalog, self.scout, reader, self.memory, libraries, self.tasks, self._rates)
         self.listener.connect(
             Shared(
                 cold,
@@ -122,6 +141,15 @@ class Gateway:
 
     async def connect(self, node_id: int | None = None) -> Connection:
         return await Connection.to(self.address(node_id))
+
+    def spend(self, size: int) -> None:
+        """Let a client of the process's rate have had so many archived bytes just now."""
+        (rate,) = self._rates.claim(Client("another"), [], self._now()).rates
+        rate.correct(size, self._now())
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
 
     # -- what the archiver would do ---------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """A bound on the archived records that answers hold in memory: being put together, or not yet taken by their clients.
 
 Nobody waits here. An answer may hold what it wishes or half of what is left, whichever is less, and never less than one
-chunk: under pressure answers get smaller, and nobody who doesn't read keeps others from getting any.
+chunk: under pressure answers get smaller, and nobody who doesn't read keeps others from getting any. A client's answers
+hold together no more than an equal part of the memory, counted so that one more client would find its own.
 """
 
 from collections.abc import Hashable
@@ -14,8 +15,9 @@ size are what is read and unpacked."""
 class Allowance:
     """What one answer may hold, and who of its partitions has a part of it."""
 
-    def __init__(self, bound: "AnswerMemory", size: int) -> None:
+    def __init__(self, bound: "AnswerMemory", size: int, who: Hashable) -> None:
         self._bound = bound
+        self._who = who
         self._left = self._size = size
         self._parts: dict[Hashable, int] = {}
 
@@ -36,7 +38,7 @@ class Allowance:
 
     def keep(self, size: int) -> None:
         """Give back all but `size` bytes: the answer is complete."""
-        self._bound.held += size - self._size
+        self._bound.count(self._who, size - self._size)
         self._size = size
 
     def end(self) -> None:
@@ -50,8 +52,21 @@ class AnswerMemory:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self.held = 0
+        self._by_client: dict[Hashable, int] = {}  # of those that hold anything
 
-    def grant(self, wish: int) -> Allowance:
-        size = max(CHUNK, min(wish, (self._capacity - self.held) // 2))
-        self.held += size
-        return Allowance(self, size)
+    def grant(self, wish: int, who: Hashable = None) -> Allowance:
+        """For an answer to the client `who`; None is one, too."""
+        own = self._by_client.get(who, 0)
+        share = self._capacity // (len(self._by_client) + (1 if own else 2))
+        size = max(CHUNK, min(wish, (self._capacity - self.held) // 2, share - own))
+        self.count(who, size)
+        return Allowance(self, size, who)
+
+    def count(self, who: Hashable, more: int) -> None:
+        """`who` holds `more` bytes (or less, if negative) than before."""
+        self.held += more
+        left = self._by_client.get(who, 0) + more
+        if left:
+            self._by_client[who] = left
+        else:
+            self._by_client.pop(who, None)

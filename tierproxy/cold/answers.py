@@ -6,6 +6,8 @@ that must be younger than the refusal begin anew with every fetch: they have a m
 is to send and however little a client waits, and a longer one each time it was too short (`_moment`). A slow
 archive answers "no error, no records", a broken one a retriable error at the end of max_wait (some clients come back at
 once after an error, hundreds of times a second); neither ever answers out of range.
+
+Where a rate is used up, archived records wait before anything is read for them, in the same time (`throttle.py`).
 """
 
 import asyncio
@@ -24,8 +26,10 @@ from tierproxy.catalog import UNKNOWN, Catalog, Tier
 from tierproxy.cold.allowance import CHUNK, Allowance, AnswerMemory
 from tierproxy.cold.budget import Crowded
 from tierproxy.cold.facts import FactFinder
+from tierproxy.cold.limits import Claim, ColdLimits
 from tierproxy.cold.offsets import OffsetAnswers
 from tierproxy.cold.reader import MOST_IN_ANSWER, ColdReader, ReadyRecords
+from tierproxy.cold.throttle import Throttle
 from tierproxy.errors import TierproxyError
 from tierproxy.routing import fetch as fetch_routing
 from tierproxy.routing.fetch import ColdAnswer, Facts, Refused, Verdict, judge
@@ -79,7 +83,9 @@ class ColdAnswers:
         memory: AnswerMemory,
         libraries: Mapping[str, Library],
         tasks: Tasks,
+        limits: ColdLimits | None = None,
     ) -> None:
+        self._throttle = Throttle(limits or ColdLimits())
         self._catalog = catalog
         self._scout = scout
         self._reader = reader
@@ -97,30 +103,34 @@ class ColdAnswers:
 
         The allowance is for the caller to end, when the answer's bytes have gone.
         """
+        claim = await self._throttle.admit(hold)
         wish = max(2 * hold.request.max_bytes, LEAST_WISH)
-        room = self._memory.grant(min(wish, sum(_weight(question) for question in hold.refused)))
+        room = self._memory.grant(min(wish, sum(_weight(question) for question in hold.refused)), hold.client)
         try:
-            return await self._fetch(hold, room), room
+            return await self._fetch(hold, room, claim), room
         except BaseException:
             room.end()
             raise
+        finally:
+            claim.close(asyncio.get_running_loop().time())
 
-    async def _fetch(self, hold: FetchHold, room: Allowance) -> list[Buffer]:
+    async def _fetch(self, hold: FetchHold, room: Allowance, claim: Claim) -> list[Buffer]:
         loop = asyncio.get_running_loop()
         until = hold.asked_at + hold.request.max_wait_ms / 1000
         enough_hot = fetch_routing.enough_hot(hold.response, hold.request)
         self._turn = (self._turn + 1) % max(1, len(hold.refused))
-        order = [*range(self._turn, len(hold.refused)), *range(self._turn)]
+        order = claim.chosen(hold.refused, [*range(self._turn, len(hold.refused)), *range(self._turn)])
         answers, patience = self._answers_in_memory(hold.refused, order, room)
         await self._check_names(hold.refused, answers, 0.0 if enough_hot else until - loop.time())
         missing = [at for at in order if answers[at] is ErrorCode.NONE]
         if missing:
             deadline = loop.time() + patience
-            if not enough_hot and len(missing) == len(answers):
+            if not enough_hot and len(missing) == len(order):
                 deadline = max(deadline, until)
             await self._await_answers(hold, room, answers, missing, deadline)
         fetch_routing.show_log_starts(hold.response, self._catalog)
-        fetch_routing.fill(hold.response, hold.request, list(zip(hold.refused, answers, strict=True)))
+        fetch_routing.fill(hold.response, hold.request, list(zip(hold.refused, answers, strict=True)), claim)
+        self._throttle.tell(hold, claim)
         room.keep(sum(each.held for each in answers if isinstance(each, ReadyRecords)))
         COLD_FETCHES.inc()
         return encode_fetch_response(hold.response)

@@ -119,6 +119,16 @@ def _topic_pattern(value: str) -> str:
     return value
 
 
+def _client_pattern(value: object) -> object:
+    if not isinstance(value, str) or not 1 <= len(value) <= 1024:
+        raise ValueError(
+            f"must be a name, or a pattern with '*' and '?', in quotes if need be, not {kind_of(value)}"
+            if not isinstance(value, str) or value
+            else "is empty"
+        )
+    return value
+
+
 def _compression(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ValueError(f"must be zstd-1 … zstd-19, not {kind_of(value)}")
@@ -236,6 +246,7 @@ Broker = Annotated[
 ]
 Brokers = Annotated[tuple[Broker, ...], BeforeValidator(_bootstrap)]
 TopicPattern = Annotated[str, AfterValidator(_topic_pattern)]
+ClientPattern = Annotated[str, BeforeValidator(_client_pattern)]
 ZstdLevel = Annotated[
     int,
     BeforeValidator(_compression),

@@ -19,6 +19,7 @@ from tierproxy.config.fields import (
     ArchiveName,
     Brokers,
     ByteRate,
+    ClientPattern,
     ClusterName,
     DurationMs,
     GroupName,
@@ -270,6 +271,8 @@ class TopicPolicy(Section):
     on_gap: Literal["skip", "halt"] = "skip"
     """What a reader meets where data was lost before it was archived: the next record, or a retriable
     error until an operator accepts the hole."""
+    cold_read_rate: ByteRate = None
+    """Most archived bytes of these topics that all clients together are sent in a second; None (`none`) = no limit."""
 
 
 class GarbageConfig(Section):
@@ -320,6 +323,24 @@ class ArchiverConfig(Section):
     garbage: GarbageConfig = GarbageConfig()
 
 
+class ColdClientLimit(Section):
+    """Which clients may be sent how much from archives. With both patterns, both must match."""
+
+    client_id: ClientPattern | None = None
+    """Of the client's own `client.id`; `*` and `?` as in a topic's pattern."""
+    user: ClientPattern | None = None
+    """Of the SASL user that the broker has accepted. Who has none is matched by no pattern."""
+    cold_read_rate: ByteRate
+    """Most archived bytes in a second, before any compression of ours; None (`none`) = no limit for these."""
+    shared: bool = False
+    """True: all of them together. False: each client id, or each user, or each pair of them, for itself."""
+
+    def matches(self, client_id: str, user: str | None) -> bool:
+        if self.client_id is not None and not pattern(self.client_id).fullmatch(client_id):
+            return False
+        return self.user is None or (user is not None and pattern(self.user).fullmatch(user) is not None)
+
+
 class LimitsConfig(Section):
     """What bounds a process whatever its clients do."""
 
@@ -344,6 +365,11 @@ class LimitsConfig(Section):
     """Cold bytes that are being read for clients at one time, all together."""
     cold_answers_bytes: Annotated[SizeBytes, Field(alias="cold_answers"), size_within(2**20, 2**50)] = 256 * 2**20
     """Memory for archived records that clients have not taken yet, all together; when it gets less, so do answers."""
+    cold_read_rate: ByteRate = None
+    """Most archived bytes that clients are sent in a second, all together; None (`none`) = no limit. These rates count
+    log bytes and hold on average: what was too much in one answer is waited for before the next."""
+    cold_clients: tuple[ColdClientLimit, ...] = ()
+    """Limits for some of them. The first entry that matches a client is the one."""
 
 
 class LogConfig(Section):
@@ -380,6 +406,6 @@ class Config(Section):
 
 @lru_cache(maxsize=1024)
 def pattern(match: str) -> re.Pattern[str]:
-    """The regular expression that a policy's `match` stands for; use its `fullmatch`."""
+    """The regular expression that a policy's `match`, or a pattern of clients, stands for; use its `fullmatch`."""
     words = {"*": ".*", "?": "."}
-    return re.compile("".join(words.get(letter) or re.escape(letter) for letter in match))
+    return re.compile("".join(words.get(letter) or re.escape(letter) for letter in match), re.DOTALL)

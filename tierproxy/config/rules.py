@@ -22,7 +22,16 @@ from tierproxy.sasl import MechanismName
 Problem = tuple[PathKeys, str]
 
 _WILDCARD_HOSTS = ("0.0.0.0", "::", "[::]", "*")
-_ARCHIVE_ONLY_KEYS = ("keep_on_broker", "keep_in_archive", "storage_class", "segment", "compression", "trim", "on_gap")
+_ARCHIVE_ONLY_KEYS = (
+    "keep_on_broker",
+    "keep_in_archive",
+    "storage_class",
+    "segment",
+    "compression",
+    "trim",
+    "on_gap",
+    "cold_read_rate",
+)
 
 
 def cross_check(data: Mapping[str, Any]) -> Iterator[Problem]:
@@ -33,6 +42,7 @@ def cross_check(data: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _archives(_mapping(data, "archives"))
     yield from _disk_cache(data)
     yield from _policies(data)
+    yield from _cold_clients(_mapping(data, "limits").get("cold_clients"))
 
 
 def _security(security: Mapping[str, Any]) -> Iterator[Problem]:
@@ -175,6 +185,29 @@ def _policies(data: Mapping[str, Any]) -> Iterator[Problem]:
         before.append((index, match))
 
 
+def _cold_clients(entries: Any) -> Iterator[Problem]:
+    before: list[tuple[int, str | None, str | None]] = []
+    for index, entry in enumerate(entries if isinstance(entries, list) else []):
+        if not isinstance(entry, Mapping):
+            continue
+        path: PathKeys = ("limits", "cold_clients", index)
+        client_id, user = entry.get("client_id"), entry.get("user")
+        if client_id is None and user is None:
+            yield path, "names no client: give client_id, user or both; limits.cold_read_rate is for all together"
+        if not isinstance(client_id, str | None) or not isinstance(user, str | None):
+            continue  # its own fault
+        for earlier, id_before, user_before in before:
+            if _takes(id_before, client_id) and _takes(user_before, user):
+                yield path, f"can never match: limits.cold_clients[{earlier}] takes its clients first"
+                break
+        before.append((index, client_id, user))
+
+
+def _takes(earlier: str | None, later: str | None) -> bool:
+    """Whether the pattern `earlier` takes all that `later` does; without one, also those who have no such name."""
+    return earlier is None or (later is not None and covers(earlier, later))
+
+
 def covers(earlier: str, later: str) -> bool:
     """Whether every topic that `later` matches is matched by `earlier` as well.
 
@@ -220,12 +253,32 @@ def warnings(config: Config) -> list[Fault]:
                         "before the brokers have let it go",
                     )
                 )
+    found += _rate_warnings(config)
     found += _security_warnings(config)
     by_port = config.listen.sni is None
     if by_port and config.admin is not None and 0 < config.admin.port - config.listen.port <= 100:
         broker = config.admin.port - config.listen.port - 1
         found.append((("admin", "port"), f"is the port where broker {broker} would be served"))
     return [Fault(path_text(path), problem) for path, problem in found]
+
+
+def _rate_warnings(config: Config) -> Iterator[Problem]:
+    total = config.limits.cold_read_rate
+    rates: list[tuple[PathKeys, int | None]] = [
+        (("topics", index), policy.cold_read_rate) for index, policy in enumerate(config.topics)
+    ]
+    rates += [
+        (("limits", "cold_clients", index), each.cold_read_rate)
+        for index, each in enumerate(config.limits.cold_clients)
+    ]
+    for path, rate in rates:
+        if total is not None and rate is not None and rate >= total:
+            yield (*path, "cold_read_rate"), "has no effect: limits.cold_read_rate is no more for all together"
+    if not config.cluster.security.authenticated:
+        for index, each in enumerate(config.limits.cold_clients):
+            if each.user is not None:
+                problem = f"matches nobody: with {config.cluster.security.protocol} clients have no SASL user"
+                yield ("limits", "cold_clients", index, "user"), problem
 
 
 def _security_warnings(config: Config) -> Iterator[Problem]:

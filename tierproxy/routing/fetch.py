@@ -172,12 +172,25 @@ class ColdSource(Protocol):
         """As many whole batches as fit into `limit` bytes; the first one even if it doesn't, where asked for."""
 
 
+class Portion(Protocol):
+    """How many archived bytes an answer may carry, by the rates that are configured."""
+
+    def left(self, question: Refused) -> int: ...
+
+    def use(self, question: Refused, size: int) -> None: ...
+
+
 ColdAnswer = ColdSource | ErrorCode | None
 """Records; or an error to show (NONE: no error, no records, come again); or None to let the broker's refusal stand."""
 
 
-def fill(response: FetchResponse, request: FetchRequest, answers: list[tuple[Refused, ColdAnswer]]) -> None:
-    """Put the archive's answers in the places of the refused partitions, within the request's max_bytes.
+def fill(
+    response: FetchResponse,
+    request: FetchRequest,
+    answers: list[tuple[Refused, ColdAnswer]],
+    portion: Portion | None = None,
+) -> None:
+    """Put the archive's answers in the places of the refused partitions, within the request's max_bytes and `portion`.
 
     The limits are the request's over both tiers together: what the broker has used is used, and only the first
     partition with records may exceed them, by its first batch (KIP-74).
@@ -195,7 +208,7 @@ def fill(response: FetchResponse, request: FetchRequest, answers: list[tuple[Ref
         partition.aborted = [] if request.isolation == READ_COMMITTED else None
         served = 0
         if not isinstance(answer, ErrorCode):
-            limit = max(0, min(question.max_bytes, left))
+            limit = max(0, min(question.max_bytes, left, portion.left(question) if portion is not None else left))
             taken = answer.take(limit, question.at < first)
             if taken is None and limit:
                 partition.aborted = None  # so do brokers, which read a part of the batch and throw it away
@@ -205,7 +218,10 @@ def fill(response: FetchResponse, request: FetchRequest, answers: list[tuple[Ref
                 if request.isolation == READ_COMMITTED:
                     partition.aborted = taken.aborted
                 served = taken.last_offset + 1
-                left -= sum(len(run) for run in taken.records)
+                size = sum(len(run) for run in taken.records)
+                left -= size
+                if portion is not None:
+                    portion.use(question, size)
                 first = min(first, question.at)
         tier = question.tier
         if tier is not None and (served or tier.expects_cold(question.offset)):

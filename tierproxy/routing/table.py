@@ -17,6 +17,7 @@ class Treatment(Enum):
     DELETE_RECORDS = "what the broker has deleted is deleted in the archive too"
     ENDPOINTS = "brokers' addresses in the answer are replaced by ours"
     API_VERSIONS = "the answer is cut down to what we can treat"
+    SASL_AUTHENTICATE = "bytes flow by; the name of the user is read, and whether the broker has accepted it"
     SASL_HANDSHAKE = "mechanisms that can't work through a proxy are refused; all others are the broker's business"
 
 
@@ -32,6 +33,7 @@ TREATMENTS: dict[int, Treatment] = {
     ApiKey.SHARE_ACKNOWLEDGE: Treatment.ENDPOINTS,
     ApiKey.API_VERSIONS: Treatment.API_VERSIONS,
     ApiKey.SASL_HANDSHAKE: Treatment.SASL_HANDSHAKE,
+    ApiKey.SASL_AUTHENTICATE: Treatment.SASL_AUTHENTICATE,
 }
 
 OFFERED: dict[int, tuple[int, int]] = {

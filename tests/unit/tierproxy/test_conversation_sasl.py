@@ -1,12 +1,14 @@
 """Playbooks of clients that authenticate: what passes untouched, and what is refused in words a client can read."""
 
+import base64
+import json
 import struct
 
 import pytest
 
 from protocol.apis import ApiKey
 from protocol.errors import ErrorCode
-from protocol.sasl import handshake_answer, handshake_request
+from protocol.sasl import authenticate_request, handshake_answer, handshake_request
 from tests.unit.tierproxy.talk import Talk, answer, request
 
 MECHANISMS = ["PLAIN", "GSSAPI", "SCRAM-SHA-512", "AWS_MSK_IAM"]
@@ -114,3 +116,95 @@ def test_a_malformed_answer_to_a_refused_mechanism_closes(talk: Talk) -> None:
     talk.client(handshake("GSSAPI"))
     talk.broker(answer(ApiKey.SASL_HANDSHAKE, 1, 1, b"\x00"))
     assert "can't be understood" in closing(talk)
+
+
+# -- who it is, for limits -----------------------------------------------------------------------------------------
+
+
+def authenticate(mechanism: str, talk: Talk, *exchange: tuple[bytes, int, bytes], version: int = 2) -> str | None:
+    """Each of `exchange` is a client's message, and the broker's error and message; who the client is then.
+
+    What passes is compared with what was said.
+    """
+    talk.client(handshake(mechanism))
+    talk.broker(handshake_answer(1, 0, [mechanism]))
+    talk.to_broker(), talk.to_client()
+    for correlation_id, (message, error, challenge) in enumerate(exchange, 2):
+        said = request(ApiKey.SASL_AUTHENTICATE, version, correlation_id, authenticate_request(version, message))
+        talk.client(said)
+        assert talk.to_broker() == [said]
+        replied = authenticated(version, correlation_id, error, challenge)
+        talk.broker(replied)
+        assert talk.to_client() == [replied]
+    return talk.conversation.user
+
+
+def authenticated(version: int, correlation_id: int, error: int, challenge: bytes) -> bytes:
+    if version < 2:
+        body = struct.pack(">hhi", error, -1, len(challenge)) + challenge + (bytes(8) if version else b"")
+    else:
+        body = struct.pack(">hB", error, 0) + bytes([len(challenge) + 1]) + challenge + bytes(8) + b"\0"
+    return answer(ApiKey.SASL_AUTHENTICATE, version, correlation_id, body)
+
+
+def token(claims: object, scheme: str = "Bearer") -> bytes:
+    middle = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=")
+    return b"n,a=x,\x01auth=" + scheme.encode() + b" eyJ9." + middle + b".c2ln\x01extension=1\x01\x01"
+
+
+SERVER_FIRST, SERVER_LAST = b"r=abcdef,s=c2FsdA==,i=4096", b"v=cHJvb2Y="
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("mechanism", "exchange", "user"),
+    [
+        ("PLAIN", [(b"\0alice\0secret", 0, b"")], "alice"),
+        ("PLAIN", [(b"alice\0al\xc3\xafce\0secret", 0, b"")], "al\u00efce"),
+        ("PLAIN", [(b"\0alice\0wrong", 58, b"")], None),
+        ("PLAIN", [(b"\0al\xff\0secret", 0, b"")], None),
+        ("PLAIN", [(b"alice", 0, b"")], None),
+        ("SCRAM-SHA-256", [(b"n,,n=a=2Cl=3D=2C,r=a", 0, SERVER_FIRST), (b"c=biws,r=a,p=x", 0, SERVER_LAST)], "a,l=,"),
+        ("SCRAM-SHA-512", [(b"n,a=bob,n=alice,r=abc", 0, SERVER_FIRST), (b"c=biws,r=a,p=x", 0, SERVER_LAST)], "alice"),
+        ("SCRAM-SHA-512", [(b"n,,n=alice,r=abc", 0, SERVER_FIRST)], None),
+        ("SCRAM-SHA-512", [(b"n,,n=alice,r=abc", 0, SERVER_FIRST), (b"c=biws,r=a,p=x", 58, b"")], None),
+        ("SCRAM-SHA-512", [(b"n,,n=alice,r=abc", 0, SERVER_FIRST), (b"c=biws,r=a,p=x", 0, b"e=no")], None),
+        (
+            "SCRAM-SHA-512",
+            [(b"n,,n=token-id,r=abc,tokenauth=true", 0, SERVER_FIRST), (b"c=biws,r=a,p=x", 0, SERVER_LAST)],
+            None,
+        ),
+        ("OAUTHBEARER", [(token({"sub": "alice"}), 0, b"")], "alice"),
+        ("OAUTHBEARER", [(token({"sub": "alice"}, "bearer"), 0, b"")], "alice"),
+        ("OAUTHBEARER", [(token({"sub": "alice"}), 0, b'{"status":"invalid_token"}'), (b"\x01", 58, b"")], None),
+        ("OAUTHBEARER", [(token({"sub": 5}), 0, b"")], None),
+        ("OAUTHBEARER", [(token(["sub"]), 0, b"")], None),
+        ("OAUTHBEARER", [(b"n,,\x01auth=Bearer opaque\x01\x01", 0, b"")], None),
+        ("OAUTHBEARER", [(b"n,,\x01auth=Bearer a.\xff\xff.c\x01\x01", 0, b"")], None),
+        ("ONE-OF-THEIR-OWN", [(b"\0alice\0secret", 0, b"")], None),
+    ],
+)
+def test_the_user_is_who_the_broker_has_accepted(
+    talk: Talk, mechanism: str, exchange: list[tuple[bytes, int, bytes]], user: str | None, version: int
+) -> None:
+    assert authenticate(mechanism, talk, *exchange, version=version) == user
+    assert talk.conversation.closing is None
+
+
+def test_a_claim_that_follows_the_accepted_one_is_not_taken_for_it(talk: Talk) -> None:
+    """All sent in one go, before the broker has answered anything."""
+    first, second = (
+        request(ApiKey.SASL_AUTHENTICATE, 2, n, authenticate_request(2, b"\0%s\0secret" % who))
+        for n, who in ((2, b"alice"), (3, b"bob"))
+    )
+    talk.client(handshake("PLAIN"), first, second)
+    talk.broker(handshake_answer(1, 0, ["PLAIN"]), authenticated(2, 2, 0, b""))
+    assert talk.conversation.user == "alice"
+    talk.broker(authenticated(2, 3, 34, b""))
+    assert talk.conversation.user == "alice"
+
+
+def test_no_secret_stays() -> None:
+    talk = Talk()
+    authenticate("PLAIN", talk, (b"\0alice\0correct-horse", 0, b""))
+    assert "horse" not in repr(talk.conversation)

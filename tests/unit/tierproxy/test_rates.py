@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierproxy.rates import BURST, TokenBucket
+from tierproxy.rates import BURST, TokenBucket, part_of
 
 RATE = 1000
 steps = st.lists(st.tuples(st.floats(0, 5), st.integers(0, 5000)), max_size=40)
@@ -60,3 +60,7 @@ def test_who_takes_what_may_pass_gets_the_whole_rate(sizes: list[int]) -> None:
         assert bucket.wait(now) < 1e-9
         bucket.spend(size, now)
     assert now <= sum(sizes) / RATE
+
+
+def test_processes_keep_to_a_rate_together() -> None:
+    assert [part_of(rate, 3) for rate in (None, 3000, 2)] == [None, 1000, 1]

@@ -9,10 +9,10 @@ MIB = 1 << 20
 def test_an_answer_gets_what_it_wishes_or_half_of_what_is_left_and_never_nothing() -> None:
     memory = AnswerMemory(64 * MIB)
     sizes = []
-    for wish in (10, 100, 100, 100):
-        memory.grant(wish * MIB)
+    for who, wish in enumerate((10, 16, 100, 100)):
+        memory.grant(wish * MIB, who)
         sizes.append(memory.held // MIB)
-    assert sizes == [10, 37, 50, 57]
+    assert sizes == [10, 26, 42, 53]
     for _ in range(20):
         memory.grant(100 * MIB)
     assert memory.held <= 64 * MIB + 20 * CHUNK
@@ -46,3 +46,20 @@ def test_what_is_held_is_what_answers_that_are_not_gone_hold(answers: list[tuple
         else:
             held += kept
         assert memory.held == held
+
+
+def test_one_client_leaves_others_their_part() -> None:
+    memory = AnswerMemory(64 * MIB)
+    greedy = [memory.grant(100 * MIB, "greedy") for _ in range(8)]
+    assert memory.held <= 32 * MIB + 8 * CHUNK
+    before = memory.held
+    memory.grant(100 * MIB, "other")
+    assert memory.held - before >= 12 * MIB
+    before = memory.held
+    memory.grant(100 * MIB, "greedy")
+    assert memory.held - before == CHUNK
+    for each in greedy:
+        each.end()
+    before = memory.held
+    memory.grant(8 * MIB, "greedy")
+    assert memory.held - before == 8 * MIB

@@ -23,8 +23,10 @@ from tierproxy.catalog import ArchivedTopic, Catalog, Tier
 from tierproxy.cold.allowance import CHUNK, AnswerMemory
 from tierproxy.cold.answers import ColdAnswers
 from tierproxy.cold.budget import ByteBudget
+from tierproxy.cold.limits import Claim, ColdLimits
+from tierproxy.config import Config
 from tierproxy.routing.fetch import Refused, Verdict
-from tierproxy.routing.holds import FetchHold, OffsetsHold
+from tierproxy.routing.holds import Client, FetchHold, OffsetsHold
 from tierproxy.routing.offsets import Question
 
 
@@ -491,3 +493,100 @@ async def test_a_crowd_before_the_store_is_told_to_come_again(archive: Archive, 
         await shelf.quiet()
         ((error, records),) = await crowded.fetch(crowded.hold(0))
         assert (error, records[: len(BATCHES[0])]) == (0, BATCHES[0])
+
+
+# -- rates ---------------------------------------------------------------------------------------------------------
+
+RATE = 1 << 20
+"""Bytes a second."""
+
+
+def limited(stage: Stage, **policy: Any) -> ColdLimits:
+    """Its answers, limited."""
+    config = Config.model_validate(
+        {
+            "cluster": {"name": "c", "bootstrap": ["b:1"]},
+            "listen": {},
+            "archives": {"local": {"url": "file:///x"}},
+            "topics": [{"match": "*", "archive": "local", **policy}],
+            "limits": {} if policy else {"cold_read_rate": RATE},
+        }
+    )
+    limits = ColdLimits(config)
+    libraries = {"local": stage.shelf.library}
+    stage.answers = ColdAnswers(
+        stage.catalog, stage.world, stage.shelf.reader, stage.memory, libraries, stage.shelf.tasks, limits
+    )
+    return limits
+
+
+def cold_only(stage: Stage, offset: int, max_wait_ms: int = 60_000) -> FetchHold:
+    hold = stage.hold(offset, max_wait_ms=max_wait_ms)
+    del hold.response.partitions[0]
+    hold.refused[0].at = 0
+    return hold
+
+
+def another(limits: ColdLimits, hold: FetchHold) -> Claim:
+    """Somebody else's claim to the same."""
+    return limits.claim(Client("another"), hold.refused, asyncio.get_running_loop().time())
+
+
+def use_up(limits: ColdLimits, hold: FetchHold, seconds: float) -> None:
+    """Let somebody else have had so many seconds' worth."""
+    claim = another(limits, hold)
+    claim.use(hold.refused[0], round(seconds * RATE))
+    claim.close(asyncio.get_running_loop().time())
+
+
+@pytest.mark.parametrize("policy", [{}, {"cold_read_rate": RATE}], ids=["process", "policy"])
+async def test_a_rate_is_waited_for_within_max_wait(stage: Stage, policy: dict[str, Any]) -> None:
+    limits = limited(stage, **policy)
+    hold = cold_only(stage, 100)
+    use_up(limits, hold, 0.2)
+    await stage.fetch(hold)
+    assert hold.response.partitions[0].records
+    use_up(limits, hold, 3600)
+    hold = cold_only(stage, 100, max_wait_ms=20)
+    await stage.fetch(hold)
+    assert (hold.response.partitions[0].error, bytes(hold.response.partitions[0].records or b"")) == (0, b"")
+
+
+async def test_nothing_is_read_for_whom_no_rate_is_left(stage: Stage) -> None:
+    use_up(limited(stage), stage.hold(100), 3600)
+    with stage.shelf.store.closed():
+        assert await stage.fetch(stage.hold(0, 100, hot=b"hot records")) == [(0, b""), (0, b"")]
+    assert stage.world.asked == []
+
+
+async def test_who_waits_for_a_rate_holds_no_memory(stage: Stage) -> None:
+    hold = cold_only(stage, 100)
+    use_up(limited(stage), hold, 3600)
+    waiting = asyncio.get_running_loop().create_task(stage.answers.fetch(hold))
+    await asyncio.sleep(0)
+    assert stage.memory.held == 0
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+@pytest.mark.parametrize(("broker", "shown"), [(5, 1000), (5000, 5000)])
+async def test_the_longer_wait_is_told(stage: Stage, broker: int, shown: int) -> None:
+    hold = cold_only(stage, 100, max_wait_ms=0)
+    hold.response.throttle_ms = broker
+    use_up(limited(stage), hold, 3600)
+    await stage.fetch(hold)
+    assert hold.response.throttle_ms == shown
+
+
+async def test_an_answer_that_is_given_up_gives_its_part_back(stage: Stage) -> None:
+    limits = limited(stage)
+    await stage.fetch(stage.hold(0))
+    with stage.shelf.store.closed():
+        waiting = asyncio.get_running_loop().create_task(stage.answers.fetch(stage.hold(150)))
+        await asyncio.sleep(0)
+        assert another(limits, stage.hold(150)).wait
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    assert not another(limits, stage.hold(150)).wait
