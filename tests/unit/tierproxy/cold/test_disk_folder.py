@@ -177,6 +177,12 @@ def test_a_directory_with_something_else_in_it_is_left_alone(root: Path, name: s
     assert [path.name for path in root.iterdir()] == [name]
 
 
+def test_a_file_is_no_directory(root: Path) -> None:
+    root.write_text("precious")
+    with pytest.raises(NotOurs, match="is not a directory"):
+        folder(root)
+
+
 def test_a_new_file_system_is_empty_enough(root: Path) -> None:
     (root / "lost+found").mkdir(parents=True)
     assert folder(root).write("main/a", 0, b"x") == 1
