@@ -3,7 +3,8 @@
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -27,8 +28,9 @@ BURST = 1.5
 @pytest.fixture(scope="module")
 def proxy(kafka: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """All cold reads together are limited; those of topics `trickle.*` hardly flow."""
-    common = {"archive": "local", "segment": {"bytes": "512KiB", "age": "200ms"}, "keep_on_broker": {"bytes": "0B"}}
-    policies = [
+    common: dict[str, Any] = {"archive": "local", "keep_on_broker": {"bytes": "0B"}}
+    common["segment"] = {"bytes": "512KiB", "age": "200ms"}
+    policies: list[dict[str, Any]] = [
         {"match": "trickle.*", "cold_read_rate": "16KiB/s", **common},
         {"match": "limited.*", **common},
         {"match": "*", "archive": "none"},
@@ -89,7 +91,7 @@ def throttle_seconds(proxy: Proxy) -> float:
     return float(found[1]) if found else 0.0
 
 
-def _librdkafka(bootstrap: str, cold: str, hot: str) -> Iterator[str]:
+def _librdkafka(bootstrap: str, cold: str, hot: str) -> Generator[str, None, None]:
     """Topics of the records as they come."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "x", "enable.auto.commit": False})
     consumer.assign([TopicPartition(cold, 0, 0), TopicPartition(cold, 1, 0), TopicPartition(hot, 0, 0)])
@@ -103,7 +105,7 @@ def _librdkafka(bootstrap: str, cold: str, hot: str) -> Iterator[str]:
         consumer.close()
 
 
-def _kafka_python(bootstrap: str, cold: str, hot: str) -> Iterator[str]:
+def _kafka_python(bootstrap: str, cold: str, hot: str) -> Generator[str, None, None]:
     consumer = KafkaConsumer(bootstrap_servers=bootstrap, consumer_timeout_ms=60_000)
     parts = [PyPartition(cold, 0), PyPartition(cold, 1), PyPartition(hot, 0)]
     consumer.assign(parts)

@@ -34,7 +34,7 @@ CHUNK_BYTES = 1 << 20
 """Plain bytes of a chunk: enough to compress well, little enough to read one for one record."""
 
 PRESSING = 2
-"""Most chunks of one segment that are being compressed."""
+"""Most chunks of one segment that are left behind to be compressed; of such as have one large batch, fewer."""
 
 _HARDLY_SMALLER = 0.95
 _QUICK_CHUNKS = 15
@@ -130,7 +130,11 @@ class SegmentWriter:
     @property
     def open_bytes(self) -> int:
         """Plain bytes that are in memory: of the chunk that is being filled, and of those that are not written yet."""
-        return len(self._open.plain) + sum(len(chunk.plain) for chunk, _, _ in self._pressed)
+        return len(self._open.plain) + self._pressed_bytes
+
+    @property
+    def _pressed_bytes(self) -> int:
+        return sum(len(chunk.plain) for chunk, _, _ in self._pressed)
 
     def note_aborted(self, producer_id: int, first_offset: int) -> None:
         """Take down an entry of the list of aborted transactions that came with an answer.
@@ -214,7 +218,7 @@ class SegmentWriter:
             return
         self._pressed.append((chunk, level, self._press.submit(_compressed, chunk.plain, level)))
         self._plain_digest.update(chunk.plain)
-        if len(self._pressed) > PRESSING:
+        while self._pressed and (len(self._pressed) > PRESSING or self._pressed_bytes > PRESSING * CHUNK_BYTES):
             self._write_first()
 
     def _write_first(self) -> None:

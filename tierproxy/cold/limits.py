@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from tierproxy.config import Config
-from tierproxy.rates import TokenBucket, part_of
+from tierproxy.rates import TokenBucket
 from tierproxy.routing.fetch import Refused
 from tierproxy.routing.holds import Client
 
@@ -191,27 +191,22 @@ class Claim:
 
 
 class ColdLimits:
-    """The configuration's rates; of each, this process's part."""
+    """The configuration's rates."""
 
-    def __init__(self, config: Config | None = None, processes: int = 1) -> None:
-        """None: no limits. `processes` share the rates."""
-        self._processes = processes
+    def __init__(self, config: Config | None = None) -> None:
+        """None: no limits."""
         self._process: Limit | None = None
         self._clients = config.limits.cold_clients if config is not None else ()
         self._policies: dict[int, Limit] = {}  # by the policy's place
         if config is not None:
-            self._process = self._limit("process", "limits.cold_read_rate", config.limits.cold_read_rate)
+            self._process = _limit("process", "limits.cold_read_rate", config.limits.cold_read_rate)
             for index, policy in enumerate(config.topics):
-                limit = self._limit("policy", f"topics[{index}].cold_read_rate", policy.cold_read_rate)
+                limit = _limit("policy", f"topics[{index}].cold_read_rate", policy.cold_read_rate)
                 if limit is not None:
                     self._policies[index] = limit
         self._config = config
         self._policy_of = lru_cache(maxsize=BUCKETS)(self._find_policy)
         self._rates: OrderedDict[Hashable, SharedRate] = OrderedDict()
-
-    @property
-    def any(self) -> bool:
-        return bool(self._process or self._clients or self._policies)
 
     def claim(self, client: Client, questions: Sequence[Refused], now: float) -> Claim:
         """What an answer to `client` may take now for the partitions of `questions`.
@@ -255,7 +250,7 @@ class ColdLimits:
         for index, entry in enumerate(self._clients):
             if entry.matches(client.client_id, client.user):
                 kind = "client" if entry.client_id is not None else "user"
-                limit = self._limit(kind, f"limits.cold_clients[{index}].cold_read_rate", entry.cold_read_rate)
+                limit = _limit(kind, f"limits.cold_clients[{index}].cold_read_rate", entry.cold_read_rate)
                 if limit is None:
                     return None
                 who = None
@@ -272,10 +267,6 @@ class ColdLimits:
         policy = self._config.policy_for(topic, topic in INTERNAL_TOPICS)
         return None if policy is None else self._policies.get(self._config.topics.index(policy))
 
-    def _limit(self, kind: str, name: str, rate: int | None) -> Limit | None:
-        part = part_of(rate, self._processes)
-        return None if part is None else Limit(kind, name, part)
-
     def _rate(self, key: Hashable, limit: Limit, now: float) -> SharedRate:
         found = self._rates.get(key)
         if found is None:
@@ -285,6 +276,10 @@ class ColdLimits:
         else:
             self._rates.move_to_end(key)
         return found
+
+
+def _limit(kind: str, name: str, rate: int | None) -> Limit | None:
+    return None if rate is None else Limit(kind, name, rate)
 
 
 def _topic_of(question: Refused) -> str:

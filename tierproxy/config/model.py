@@ -35,6 +35,7 @@ from tierproxy.config.fields import (
     duration_within,
     size_within,
 )
+from tierproxy.rates import part_of
 from tierproxy.sasl import MechanismName
 
 
@@ -399,6 +400,17 @@ class Config(Section):
         """The group's whole name; None: this archiver works alone."""
         group = self.archiver.group
         return group.replace("{cluster}", self.cluster.name) if group is not None else None
+
+    def cold_rates_shared(self, processes: int) -> "Config":
+        """The same, with one process's part of each rate that `processes` keep to together."""
+
+        def part(whole: int | None) -> dict[str, int | None]:
+            return {"cold_read_rate": part_of(whole, processes)}
+
+        clients = tuple(each.model_copy(update=part(each.cold_read_rate)) for each in self.limits.cold_clients)
+        limits = {**part(self.limits.cold_read_rate), "cold_clients": clients}
+        topics = tuple(each.model_copy(update=part(each.cold_read_rate)) for each in self.topics)
+        return self.model_copy(update={"limits": self.limits.model_copy(update=limits), "topics": topics})
 
     def policy_for(self, topic: str, internal: bool) -> TopicPolicy | None:
         """The first policy that matches; `internal` is what the broker's Metadata says of the topic."""

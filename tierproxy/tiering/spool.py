@@ -100,6 +100,8 @@ class OpenSegment:
 
     def finish(self, tag: str, now_ms: int) -> tuple[SegmentEntry, tuple[tuple[int, int], ...]]:
         """Close the segment: its entry for the manifest, and its leader epochs. May be called again."""
+        self._writer.settle()
+        self._settle()
         index = self._writer.finish()
         return self._writer.entry(tag, now_ms), index.epochs
 

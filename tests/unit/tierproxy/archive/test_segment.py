@@ -395,6 +395,13 @@ def test_no_more_than_a_few_chunks_are_on_their_way() -> None:
             assert writer.open_bytes <= PRESSING * (len(batch) + 10)
 
 
+def test_a_large_batch_is_not_left_behind() -> None:
+    with ThreadPoolExecutor(1) as press:
+        writer = SegmentWriter(ABOUT, 3, io.BytesIO(), press=press)
+        fill(writer, make_batch(0, [(0, 1, None, random.Random(1).randbytes(PRESSING << 20), ())]))
+        assert writer.open_bytes == 0
+
+
 def test_of_a_segment_that_is_dropped_nothing_more_is_compressed() -> None:
     press = Press()
     writer = SegmentWriter(ABOUT, 3, io.BytesIO(), 1, press=press)

@@ -98,7 +98,7 @@ def question(topic: str | None = "a", at: int = 0, max_bytes: int = MIB) -> Refu
     return Refused(at, bytes(16), at, tier, 0, max_bytes)
 
 
-def limits(processes: int = 1, topics: tuple[dict[str, Any], ...] = (), **rates: Any) -> ColdLimits:
+def limits(topics: tuple[dict[str, Any], ...] = (), **rates: Any) -> ColdLimits:
     config = Config.model_validate(
         {
             "cluster": {"name": "c", "bootstrap": ["b:1"]},
@@ -108,7 +108,7 @@ def limits(processes: int = 1, topics: tuple[dict[str, Any], ...] = (), **rates:
             "limits": rates,
         }
     )
-    return ColdLimits(config, processes)
+    return ColdLimits(config)
 
 
 def spend(claim: Claim, size: int, now: float = 0.0, topic: str = "a") -> None:
@@ -132,12 +132,6 @@ def test_the_process_limit_is_everybodys() -> None:
     assert blocked.wait == 1.0
     assert blocked.blocked == Limit("process", "limits.cold_read_rate", MIB)
     assert blocked.chosen([question()], [0]) == []
-
-
-def test_processes_share_it() -> None:
-    made = limits(processes=4, cold_read_rate=MIB)
-    spend(made.claim(ALICE, [question()], 0.0), MIB)
-    assert made.claim(BOB, [question()], 0.0).wait == 4.0
 
 
 def test_what_was_not_used_is_given_back() -> None:

@@ -89,3 +89,15 @@ def test_what_is_hardly_meant() -> None:
         "limits.cold_clients[0].cold_read_rate: has no effect: limits.cold_read_rate is no more for all together",
         "limits.cold_clients[0].user: matches nobody: with PLAINTEXT clients have no SASL user",
     ]
+
+
+def test_processes_keep_to_the_rates_together() -> None:
+    whole = config(
+        "cold_read_rate: 4MiB/s, cold_clients: [{user: a, cold_read_rate: 2MiB/s}, {user: b, cold_read_rate: none}]",
+        "archive: local, cold_read_rate: 1MiB/s",
+    )
+    part = whole.cold_rates_shared(4)
+    assert part.limits.cold_read_rate == 1 << 20
+    assert [each.cold_read_rate for each in part.limits.cold_clients] == [512 << 10, None]
+    assert part.topics[0].cold_read_rate == 256 << 10
+    assert part.cold_rates_shared(1) == part
