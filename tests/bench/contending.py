@@ -12,6 +12,7 @@ from typing import Any
 
 from protocol.batches import walk
 from tests.bench.raw import Connection, asked
+from tests.bench.reading import say
 
 
 def read(about: dict[str, Any]) -> dict[str, Any]:
@@ -50,11 +51,11 @@ KINDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"read": read, "b
 
 def main(kind: str, about: str) -> None:
     work, settings = KINDS[kind], json.loads(about)
-    print("ready", flush=True)
+    say("ready")
     if not sys.stdin.readline():
         return
-    print(json.dumps(work(settings)), flush=True)
-    print("done", flush=True)
+    say(json.dumps(work(settings)))
+    say("done")
     sys.stdin.read()
 
 

@@ -8,7 +8,6 @@ each trip to a thread and back costs as much as a tenth of a chunk.
 import asyncio
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -18,6 +17,7 @@ from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import SegmentEntry
 from tierproxy.archive.segment_index import Chunk, SegmentIndex, read_index
 from tierproxy.archive.store import Store
+from tierproxy.background_threads import background_threads
 from tierproxy.byte_cache import ByteCache
 from tierproxy.cold.budget import ByteBudget
 from tierproxy.cold.plain import PlainChunk, unpacked
@@ -96,7 +96,7 @@ class Chunks:
         self._reads = reads or DirectReads()
         self.read_seconds = 0.0
         """How long a read takes, lately."""
-        self._threads = ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2)), "decompress")
+        self._threads = background_threads(min(8, max(2, os.cpu_count() or 2)), "decompress")
 
     @property
     def stored_capacity(self) -> int:

@@ -99,11 +99,11 @@ def _limited(scene: Scene, stored: Stored, limits: Mapping[str, str]) -> Iterato
         scene.proxy.write_config(before)
 
 
-def _stretch(
-    scene: Scene, stored: Stored, replays: int, burnt: float, hot_cost: float | None
-) -> tuple[Stretch, float]:
-    """`burnt`: CPU seconds a second that others burn; `hot_cost`: of tierproxy, for a hot byte, if it is known. And what
-    that was here."""
+def _stretch(scene: Scene, stored: Stored, replays: int, burnt: float, hot_cost: float | None) -> tuple[Stretch, float]:
+    """`burnt`: CPU seconds a second that others burn; `hot_cost`: of tierproxy, for a hot byte, if it is known.
+
+    And what that was here.
+    """
     common = {"address": scene.proxied, "ends": stored.ends, "seconds": SECONDS}
     hot = {**common, "topic": stored.corpus.hot, "begin": 0.0, "partition_bytes": HOT_BYTES}
     cold = {**common, "topic": stored.corpus.cold, "partition_bytes": 1 << 20}
