@@ -17,6 +17,7 @@ import uvloop
 from tierproxy.access import client_tls, service_access
 from tierproxy.addresses import Addresses, ServerNames
 from tierproxy.admin import Admin, Health
+from tierproxy.allocator import keep_freed_memory
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
@@ -65,6 +66,7 @@ def run(config: Config, surroundings: Surroundings = contextlib.nullcontext) -> 
     """
     archives = config.archiver.enabled and any(policy.archive for policy in config.topics)
     _make_room(config.limits.connections, SPOOLS if archives else 0)
+    keep_freed_memory()
     uvloop.run(_run(config, surroundings))
 
 
