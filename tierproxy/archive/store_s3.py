@@ -9,6 +9,9 @@ here and not by botocore, where they can be seen and counted.
 Bodies are not part of the signature, which would have to be computed before the first byte is sent and on
 the event loop. Their SHA-256 is instead, as x-amz-checksum-sha256, which the store checks as well.
 
+Ranges are read by `s3_bulk` first, for little CPU; after anything else than the plain answer aiobotocore asks. Both
+share the store's connections: each attempt of either takes one of `_slots`.
+
 Nothing waits for ever. An attempt ends when no byte has moved for `answer_seconds`: aiohttp sees to that once a body
 is sent, we do while it is. A call, with all its attempts, has a deadline that grows with what it moves, so that a
 store which lets bytes through one by one is given up too.
