@@ -28,7 +28,7 @@ from uuid import uuid4
 
 from tierproxy.archive.bodies import FileSource, base64_sha256, while_it_moves
 from tierproxy.archive.meter import counted
-from tierproxy.archive.s3_bulk import BulkReader
+from tierproxy.archive.s3_bulk import BulkReader, Declined
 from tierproxy.archive.s3_client import KeyRing, KeysRefused, S3Place, mapped, presigned_url, s3_client, s3_config
 from tierproxy.archive.store import (
     Conflict,
@@ -113,17 +113,24 @@ class S3Store:
 
         async def attempt() -> bytes | bytearray:
             nonlocal first
+            declined = None
             if first:
                 first = False
-                with mapped(self._name(key)):
-                    body = await self._bulk.read(key, wanted)
-                if body is not None:
-                    return body
+                try:
+                    with mapped(self._name(key)):
+                        cheap = await self._bulk.read(key, wanted)
+                    if cheap is not None:
+                        return cheap
+                except Declined as error:
+                    declined = error
             answer = await self._call("get_object", key, Range=wanted.http)
             if (size := self._length(answer, key)) != wanted.size:
                 answer["Body"].close()
                 raise Truncated(f"{self._name(key)}: {size} bytes instead of {wanted}")
-            return await self._body(answer, key)
+            body = await self._body(answer, key)
+            if declined is not None:
+                self._bulk.strike(declined)
+            return body
 
         return await self._retried("get_range", key, attempt, wanted.size)
 
