@@ -19,6 +19,7 @@ import uvloop
 from tierproxy.access import client_tls, service_access
 from tierproxy.addresses import Addresses, ServerNames
 from tierproxy.admin import Admin, Health
+from tierproxy.allocator import keep_freed_memory
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
@@ -86,7 +87,8 @@ def archives_anything(config: Config) -> bool:
 
 
 def make_room(config: Config, roles: Collection[Role] = ALL_ROLES) -> None:
-    """Have this process be allowed as many open files as its work may need."""
+    """Have this process be allowed as many open files as its work may need, and keep memory once it has it."""
+    keep_freed_memory()
     connections = config.limits.connections if "gateway" in roles else 0
     _make_room(connections, SPOOLS if "archiver" in roles and archives_anything(config) else 0)
 

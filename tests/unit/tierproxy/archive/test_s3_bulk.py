@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 from tests.kit.certificates import Authority
 from tests.kit.processes import free_ports
 from tierproxy.archive import s3_bulk, s3_connection
-from tierproxy.archive.s3_bulk import SIGNED_KEPT, STRIKES, BulkReader, Overloaded, parse_signed
+from tierproxy.archive.s3_bulk import SIGNED_KEPT, STRIKES, BulkReader, Declined, Overloaded, parse_signed
 from tierproxy.archive.s3_client import tls_context
 from tierproxy.ranges import ByteRange
 
@@ -313,7 +313,8 @@ async def test_answers_that_are_not_plain_are_left_to_aiobotocore(
     before = reads("declined")
     await is_right(bulk, 0, 10)
     wire.answers = [answer]
-    assert await bulk.read("a", ByteRange(5, 105)) is None
+    with pytest.raises(Declined):
+        await bulk.read("a", ByteRange(5, 105))
     assert reads("declined") - before == 1
     await is_right(bulk, 5, 105)
     assert (wire.connections, ring.signed) == (2, 2), "connection and URL are not trusted any more"
@@ -322,8 +323,10 @@ async def test_answers_that_are_not_plain_are_left_to_aiobotocore(
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
 async def test_an_overloaded_store_is_not_asked_again_at_once(bulk: BulkReader, wire: Wire, status: int) -> None:
     wire.answers = [raw(b"HTTP/1.1 %d Slow Down\r\nContent-Length: 0\r\n\r\n" % status)]
+    before = reads("failed")
     with pytest.raises(Overloaded, match=f"{status} Slow Down"):
         await bulk.read("a", ByteRange(0, 10))
+    assert reads("failed") - before == 1
 
 
 async def test_a_store_that_is_never_plain_is_left_alone(
@@ -331,18 +334,15 @@ async def test_a_store_that_is_never_plain_is_left_alone(
 ) -> None:
     wire.answers = [short] * 100
     with caplog.at_level(logging.DEBUG):
-        for _ in range(10):
+        for _ in range(STRIKES):
+            with pytest.raises(Declined) as caught:
+                await bulk.read("a", ByteRange(0, 10))
+            bulk.strike(caught.value)
+        for _ in range(5):
             assert await bulk.read("a", ByteRange(0, 10)) is None
     assert len(wire.requests) == STRIKES
     assert "gives another length than was asked for" in caplog.text
     assert "secret" not in caplog.text
-
-
-async def test_missing_objects_are_no_reason_to_leave_a_store_alone(bulk: BulkReader, wire: Wire) -> None:
-    wire.answers = [raw(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")] * 10
-    for _ in range(10):
-        assert await bulk.read("a", ByteRange(0, 10)) is None
-    assert len(wire.requests) == 10
 
 
 # -- signatures -------------------------------------------------------------------------------------------------------
@@ -433,7 +433,8 @@ async def test_tls(wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         await is_right(bulk, 5, 100_000)
         assert wire.connections == 1
     else:
-        assert await bulk.read("a", ByteRange(0, 10)) is None
+        with pytest.raises(Declined, match=r"localhost: .*certificate verify failed"):
+            await bulk.read("a", ByteRange(0, 10))
         assert not wire.requests
     bulk.close()
     server.close()

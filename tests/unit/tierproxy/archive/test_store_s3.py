@@ -272,6 +272,26 @@ async def test_after_a_failure_aiobotocore_asks(store: S3Store, way: Relay) -> N
         assert ["Authorization" in headers for headers in way.headers] == [False, True]
 
 
+async def test_missing_objects_are_no_reason_to_ask_otherwise(store: S3Store, way: Relay) -> None:
+    await store.put(KEY, b"x")
+    for _ in range(5):
+        with pytest.raises(NotFound):
+            await store.get_range("missing", 0, 1)
+    before = bulk_reads("done")
+    assert await store.get_range(KEY, 0, 1) == b"x"
+    assert bulk_reads("done") - before == 1
+
+
+async def test_a_store_without_plain_answers_is_asked_by_aiobotocore_alone(store: S3Store, way: Relay) -> None:
+    await store.put(KEY, b"xy")
+    for _ in range(3):
+        way.faults = [ignore_range]
+        assert await store.get_range(KEY, 0, 1) == b"x"
+    way.headers.clear()
+    assert await store.get_range(KEY, 0, 1) == b"x"
+    assert ["Authorization" in headers for headers in way.headers] == [True]
+
+
 async def test_no_more_connections_than_allowed(store: S3Store, way: Relay) -> None:
     await store.put(KEY, b"x" * 100)
     way.faults = [slow] * 12
