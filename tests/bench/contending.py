@@ -50,12 +50,17 @@ KINDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"read": read, "b
 
 def main(kind: str, about: str) -> None:
     work, settings = KINDS[kind], json.loads(about)
-    print("ready", flush=True)
+    _say("ready")
     if not sys.stdin.readline():
         return
-    print(json.dumps(work(settings)), flush=True)
-    print("done", flush=True)
+    _say(json.dumps(work(settings)))
+    _say("done")
     sys.stdin.read()
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

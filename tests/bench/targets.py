@@ -101,6 +101,8 @@ TARGETS = [
     Target("16 consumers at once: S3 bytes / once", _figure("sharing/fetched"), at_most=1.1),
     Target("first record, 30 ms, p50", _figure("first/p50"), at_most=70, unit="ms"),
     Target("S3 GETs, sequential", _cold("raw", "gets per GB"), at_most=150, unit="/GB"),
+    Target("hot beside 8 limited replays: speed kept", _figure("contention/limited/speed"), at_least=0.9),
+    Target("  p99 grown", _figure("contention/limited/p99"), at_most=2),
     Target("archiving, per core", _figure(f"archiving/{MAIN}/speed per core"), at_least=150, goal=250, unit="MB/s"),
     Target("stored / log bytes", _figure(f"archiving/{MAIN}/stored per log"), at_most=0.27),
 ]
