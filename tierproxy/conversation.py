@@ -55,6 +55,7 @@ from tierproxy.routing.deletes import deletions
 from tierproxy.routing.holds import Client, DeletesHold, EndpointsHold, FetchHold, Hold, OffsetsHold
 from tierproxy.routing.stream import StreamPatch
 from tierproxy.routing.table import ENDPOINTS_SINCE, KNOWN, OFFERED, Treatment, offers, treatment
+from tierproxy.sasl import MOST_NAME
 
 HEAD_BYTES = 72 * 1024
 """Enough for a header with the longest client id and a transactional id: what can't be told from it is malformed."""
@@ -461,7 +462,7 @@ class Conversation:
         response.tags = replace_node_endpoints(response.tags, self.addresses.advertised)
         refused = fetch_routing.refused(response, request, self.catalog)
         if refused:
-            name = (expected.header.client_id or b"").decode("utf-8", "replace")
+            name = (expected.header.client_id or b"")[:MOST_NAME].decode("utf-8", "replace")
             client = Client(name, self.user, self.host)
             self.held = FetchHold(request, response, refused, expected.asked_at, client)
             if not self.held.all_cold:

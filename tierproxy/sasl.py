@@ -133,18 +133,25 @@ class Scram:
 # -- what a passing client says -------------------------------------------------------------------------------------
 
 
+MOST_MESSAGE: Final = 64 << 10
+"""Bytes of a message that is looked into: anybody may send one. Tokens that list a user's groups have some KiB."""
+MOST_NAME: Final = 256
+"""Letters of a user's name, or bytes of a client id, that tell one from another."""
+
+
 def user_in(mechanism: str, message: bytes) -> str | None:
     """The user that one of a client's messages names; None if it names none, or not in a way that is known here."""
-    match mechanism:
-        case "PLAIN":
-            parts = message.split(b"\0")
-            return _text(parts[1]) if len(parts) == 3 else None
-        case "SCRAM-SHA-256" | "SCRAM-SHA-512":
-            return _scram_user(message)
-        case "OAUTHBEARER":
-            return _token_subject(message)
-        case _:
-            return None
+    found = None
+    if len(message) <= MOST_MESSAGE:
+        match mechanism:
+            case "PLAIN":
+                parts = message.split(b"\0")
+                found = _text(parts[1]) if len(parts) == 3 else None
+            case "SCRAM-SHA-256" | "SCRAM-SHA-512":
+                found = _scram_user(message)
+            case "OAUTHBEARER":
+                found = _token_subject(message)
+    return found[:MOST_NAME] if found is not None else None
 
 
 def accepted(mechanism: str, challenge: bytes) -> bool:
@@ -181,7 +188,7 @@ def _token_subject(message: bytes) -> str | None:
             claims = token.split(b".")[1]
             try:
                 found = json.loads(base64.urlsafe_b64decode(claims + b"=" * (-len(claims) % 4)))
-            except ValueError:
+            except (ValueError, RecursionError):
                 return None
             subject = found.get("sub") if isinstance(found, dict) else None
             return subject if isinstance(subject, str) and subject else None

@@ -12,7 +12,6 @@ from typing import Any
 
 from protocol.batches import walk
 from tests.bench.raw import Connection, asked
-from tests.bench.reading import say
 
 
 def read(about: dict[str, Any]) -> dict[str, Any]:
@@ -51,12 +50,17 @@ KINDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"read": read, "b
 
 def main(kind: str, about: str) -> None:
     work, settings = KINDS[kind], json.loads(about)
-    say("ready")
+    _say("ready")
     if not sys.stdin.readline():
         return
-    say(json.dumps(work(settings)))
-    say("done")
+    _say(json.dumps(work(settings)))
+    _say("done")
     sys.stdin.read()
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

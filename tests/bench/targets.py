@@ -108,6 +108,8 @@ TARGETS = [
     Target("200 consumers, different ranges: memory", _figure("crowd/peak"), at_most=512, unit="MiB"),
     Target("2,000 idle connections: memory", _figure("connections/peak"), at_most=300, unit="MiB"),
     Target("2,000 idle connections: of a core", _figure("connections/of a core"), at_most=0.05),
+    Target("hot beside 8 limited replays: speed kept", _figure("contention/limited/speed"), at_least=0.9),
+    Target("  p99 grown", _figure("contention/limited/p99"), at_most=2),
     Target("archiving, per core", _figure(f"archiving/{MAIN}/speed per core"), at_least=150, goal=250, unit="MB/s"),
     Target("stored / log bytes", _figure(f"archiving/{MAIN}/stored per log"), at_most=0.27),
 ]

@@ -29,6 +29,8 @@ HOT_BYTES = 1 << 20
 RATE = "40MiB/s"
 ALONE, SHARED, LIMITED = "alone", "8 replays, fair shares", f"8 replays, {RATE}"
 BURNING = {SHARED: "as much CPU burnt ", LIMITED: "as much CPU burnt"}
+KEYS = {SHARED: "fair", LIMITED: "limited"}
+"""In figures' names."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ def ask(bench: Bench) -> Table:
         ]
         if name in BURNING:
             pairs = list(zip(stretches, found[BURNING[name]], strict=True))
-            kept = bench.results.figure(f"contention/{name}/speed", median(a.speed / b.speed for a, b in pairs))
-            grown = bench.results.figure(f"contention/{name}/p99", median(a.p99 / b.p99 for a, b in pairs))
+            kept = bench.results.figure(f"contention/{KEYS[name]}/speed", median(a.speed / b.speed for a, b in pairs))
+            grown = bench.results.figure(f"contention/{KEYS[name]}/p99", median(a.p99 / b.p99 for a, b in pairs))
             cells += [f"{kept:.2f}", f"{grown:.2f}"]
         table.add_row(name.strip(), *cells)
     bench.results.details["contention"] = {name: [vars(s) for s in stretches] for name, stretches in found.items()}
@@ -100,10 +102,8 @@ def _limited(scene: Scene, stored: Stored, limits: Mapping[str, str]) -> Iterato
 
 
 def _stretch(scene: Scene, stored: Stored, replays: int, burnt: float, hot_cost: float | None) -> tuple[Stretch, float]:
-    """`burnt`: CPU seconds a second that others burn; `hot_cost`: of tierproxy, for a hot byte, if it is known.
-
-    And what that was here.
-    """
+    """`burnt`: CPU seconds a second that others burn; `hot_cost`: of tierproxy, for a hot byte, if it is known. And
+    what that was here."""
     common = {"address": scene.proxied, "ends": stored.ends, "seconds": SECONDS}
     hot = {**common, "topic": stored.corpus.hot, "begin": 0.0, "partition_bytes": HOT_BYTES}
     cold = {**common, "topic": stored.corpus.cold, "partition_bytes": 1 << 20}

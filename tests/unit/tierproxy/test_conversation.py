@@ -20,8 +20,8 @@ from tests.unit.tierproxy.talk import (
     partitions_of,
     request,
 )
-from tierproxy.conversation import GATHERED_LIMIT, OWED_LIMIT, SMALL_ANSWER, Conversation
-from tierproxy.routing.holds import EndpointsHold, FetchHold
+from tierproxy.conversation import GATHERED_LIMIT, HOT_SECONDS, OWED_LIMIT, SMALL_ANSWER, Conversation
+from tierproxy.routing.holds import Client, EndpointsHold, FetchHold
 
 OUT_OF_RANGE = ErrorCode.OFFSET_OUT_OF_RANGE
 
@@ -284,6 +284,33 @@ def test_later_answers_wait_behind_a_held_one_and_then_go_on(piecewise: bool) ->
     assert third[:6] == bytes.fromhex("00000003 0023")
     assert fourth == answer(ApiKey.HEARTBEAT, 4, 4)
     assert talk.conversation.unanswered == 0
+
+
+def test_a_hold_says_whose_it_is_and_whether_they_read_hot_records() -> None:
+    talk = Talk(catalog(manifest=archived(100, 500), broker_start=400))
+    talk.conversation.host = "10.0.0.7"
+
+    def held(correlation_id: int, *partitions: tuple[int, int]) -> FetchHold:
+        talk.client(fetch(correlation_id, *partitions))
+        cold, *hot = (fetched(p, OUT_OF_RANGE if p == 0 else 0) for p, _ in partitions)
+        talk.broker(fetch_answer(correlation_id, cold, *hot))
+        hold = talk.conversation.held
+        assert isinstance(hold, FetchHold)
+        talk.conversation.release([b"finished"])
+        return hold
+
+    hold = held(1, (0, 150))
+    assert hold.client == Client("test", None, "10.0.0.7")
+    assert (hold.all_cold, hold.reads_hot) == (True, False)
+    hold = held(2, (0, 150), (1, 10))
+    assert (hold.all_cold, hold.reads_hot) == (False, True)
+    talk.conversation.now += HOT_SECONDS / 2
+    assert held(3, (0, 150)).reads_hot
+    talk.conversation.now += HOT_SECONDS / 2
+    assert not held(4, (0, 150)).reads_hot
+    talk.client(fetch(5, (1, 10)))
+    talk.broker(fetch_answer(5, fetched(1)))
+    assert held(6, (0, 150)).reads_hot
 
 
 @pytest.mark.parametrize("version", [4, 11, 12, 13, 15])

@@ -5,11 +5,14 @@ import json
 import struct
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protocol.apis import ApiKey
 from protocol.errors import ErrorCode
 from protocol.sasl import authenticate_request, handshake_answer, handshake_request
 from tests.unit.tierproxy.talk import Talk, answer, request
+from tierproxy.sasl import user_in
 
 MECHANISMS = ["PLAIN", "GSSAPI", "SCRAM-SHA-512", "AWS_MSK_IAM"]
 HEARTBEAT = request(ApiKey.HEARTBEAT, 4, 9, b"\x02g\x00\x00\x00\x01\x02m\x00\x00")
@@ -181,6 +184,9 @@ SERVER_FIRST, SERVER_LAST = b"r=abcdef,s=c2FsdA==,i=4096", b"v=cHJvb2Y="
         ("OAUTHBEARER", [(token(["sub"]), 0, b"")], None),
         ("OAUTHBEARER", [(b"n,,\x01auth=Bearer opaque\x01\x01", 0, b"")], None),
         ("OAUTHBEARER", [(b"n,,\x01auth=Bearer a.\xff\xff.c\x01\x01", 0, b"")], None),
+        ("OAUTHBEARER", [(b"n,,\x01auth=Bearer a." + b"W1tb" * 10_000 + b".c\x01\x01", 0, b"")], None),
+        ("PLAIN", [(b"\0" * 100_000, 0, b"")], None),
+        ("PLAIN", [(b"\0" + b"a" * 1000 + b"\0secret", 0, b"")], "a" * 256),
         ("ONE-OF-THEIR-OWN", [(b"\0alice\0secret", 0, b"")], None),
     ],
 )
@@ -189,6 +195,12 @@ def test_the_user_is_who_the_broker_has_accepted(
 ) -> None:
     assert authenticate(mechanism, talk, *exchange, version=version) == user
     assert talk.conversation.closing is None
+
+
+@given(st.sampled_from(["PLAIN", "SCRAM-SHA-256", "OAUTHBEARER"]), st.binary(max_size=200))
+def test_whatever_a_client_says_is_no_trouble(mechanism: str, message: bytes) -> None:
+    for framed in (message, b"n,,\x01auth=Bearer a." + base64.b64encode(message) + b".c\x01\x01", b"n,," + message):
+        user_in(mechanism, framed)
 
 
 def test_a_claim_that_follows_the_accepted_one_is_not_taken_for_it(talk: Talk) -> None:
