@@ -22,6 +22,12 @@ class Raw:
         host, port = address.rsplit(":", 1)
         self._socket = socket.create_connection((host, int(port)), SECONDS)
 
+    @property
+    def port(self) -> int:
+        """Ours."""
+        port: int = self._socket.getsockname()[1]
+        return port
+
     def ask(self, request: bytes) -> bytes:
         """Sends the payload of a request; the payload of its answer."""
         self._socket.sendall(len(request).to_bytes(4, "big") + request)
