@@ -36,6 +36,7 @@ from tierproxy.cold.deletions import Deletions
 from tierproxy.cold.disk_cache import CachedReads, DiskCache
 from tierproxy.cold.limits import ColdLimits
 from tierproxy.cold.reader import ColdReader
+from tierproxy.cold.shared_reads import Neighbours
 from tierproxy.config import Config, ListenConfig
 from tierproxy.errors import TierproxyError
 from tierproxy.listener import Gate, Listener
@@ -115,7 +116,8 @@ def _make_room(connections: int, spools: int = 0) -> None:
 class App:
     """All parts of one process.
 
-    Those of roles that are another process's stand still. Ports are opened by `gate` if there is one.
+    Those of roles that are another process's stand still. Ports are opened by `gate` if there is one, and reads of
+    archives shared with `neighbours`.
     """
 
     def __init__(
@@ -125,12 +127,14 @@ class App:
         roles: Collection[Role] = ALL_ROLES,
         health: Health | None = None,
         gate: Gate | None = None,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self._config = config
         self._clock = clock
         self._roles = roles
         self._speaks_as: Role = "gateway" if "gateway" in roles else "archiver"  # at /ready
         self._gate = gate
+        self._neighbours = neighbours
         self._access = service_access(config.cluster.security)
         self._client_tls = client_tls(config.cluster.security)
         self._stop = asyncio.Event()

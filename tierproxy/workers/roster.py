@@ -18,6 +18,11 @@ LONGEST_PAUSE = 60.0
 """Seconds. Who has lived for so long, begins with the shortest pause again."""
 
 
+def gateway_seat(number: int) -> str:
+    """The name of a gateway's seat; `number` is from 0 on, names are from 1 on."""
+    return f"gateway-{number + 1}"
+
+
 @dataclass(slots=True)
 class Restarts:
     """How long to wait until one that has died is started again: not at all, and longer each time it dies soon."""
@@ -74,7 +79,7 @@ class Roster:
     """All seats."""
 
     def __init__(self, gateways: int, archiver: bool) -> None:
-        self.seats = [Seat(f"gateway-{number}", "gateway") for number in range(1, gateways + 1)]
+        self.seats = [Seat(gateway_seat(number), "gateway") for number in range(gateways)]
         if archiver:
             self.seats.append(Seat(ARCHIVER, "archiver"))
         self.complete = False  # all have been ready

@@ -11,13 +11,14 @@ import uvloop
 from tierproxy.admin import Health, PartHealth
 from tierproxy.app import App, Role, make_room
 from tierproxy.clock import SystemClock
+from tierproxy.cold.shared_reads import Neighbours
 from tierproxy.config import Config
 from tierproxy.errors import TierproxyError
 from tierproxy.listener import Listener, PortTaken
 from tierproxy.tasks import Tasks
 from tierproxy.telemetry import setup_logging
 from tierproxy.workers.channel import Channel, Message
-from tierproxy.workers.roster import ARCHIVER
+from tierproxy.workers.roster import ARCHIVER, gateway_seat
 from tierproxy.workers.shares import share_of
 
 log = logging.getLogger("tierproxy.workers")
@@ -32,14 +33,19 @@ def run(seat: str, channel: socket.socket, place: Path, workers: int, config: Co
     role: Role = "archiver" if seat == ARCHIVER else "gateway"
     share = share_of(config, workers)
     make_room(share, (role,))
-    if not uvloop.run(Worker(share, role, channel).run()):
+    seats = [gateway_seat(number) for number in range(workers)]
+    neighbours = Neighbours([place / f"{each}.reads" for each in seats], seats.index(seat)) if seat in seats else None
+    if not uvloop.run(Worker(share, role, channel, neighbours).run()):
         sys.exit(1)
 
 
 class Worker:
     """It is the gate of its listener: the supervisor opens the ports."""
 
-    def __init__(self, config: Config, role: Role, channel: socket.socket) -> None:
+    def __init__(
+        self, config: Config, role: Role, channel: socket.socket, neighbours: Neighbours | None = None
+    ) -> None:
+        self._neighbours = neighbours
         self._config = config
         self._role: Role = role
         self._end = channel
@@ -50,7 +56,8 @@ class Worker:
     async def run(self) -> bool:
         """False: it can't work, and has said why."""
         self._channel = Channel(self._end, self._heard, self._alone)
-        self._app = App(self._config, SystemClock(), (self._role,), Health(self._say_health), self)
+        health = Health(self._say_health)
+        self._app = App(self._config, SystemClock(), (self._role,), health, self, self._neighbours)
         tasks = Tasks()
         tasks.spawn(self._count(), "count of connections")
         try:
