@@ -1,6 +1,6 @@
 # Needs git, Python >= 3.11 and make; everything else is fetched into this folder (.venv, .cache) on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-unit clients lint format types imports check demo differential simulate soak fuzz bench scale clean \
+.PHONY: help setup test test-unit clients lint format types imports check demo differential simulate soak fuzz bench bench-compare scale clean \
     distclean
 
 VENV := .venv
@@ -22,6 +22,7 @@ help:
 	@echo "make soak    real Kafka, S3 and tierproxy, killed, paused and cut at random (SECONDS=3600, SEED=7)"
 	@echo "make fuzz    random bytes, led by coverage, to all that reads them (SECONDS=600, TARGET=fetch_stream)"
 	@echo "make bench   speeds and what they cost, as ratios to the broker alone (QUICK=1, ONLY=hot,cold,..., MB=800, ROUNDS=3)"
+	@echo "make bench-compare  two of its results beside each other (A=.bench/result-... B=..., ONLY='cpu ratio')"
 	@echo "make scale   the memory of an archiver of many partitions (PARTITIONS=2000)"
 	@echo "make check   what .ci/run runs: lint, types, import rules, tests"
 	@echo "make clean   stop using disk for demo and bench data; distclean also drops .venv and .cache"
@@ -97,6 +98,9 @@ fuzz: $(READY)
 
 bench: $(READY)
 	@$(PY) -m tests.bench $(ARGS)
+
+bench-compare: $(READY)
+	@$(PY) -m tests.bench.compare $(A) $(B) $(ONLY)
 
 scale: $(READY)
 	@PARTITIONS=$(or $(PARTITIONS),2000) $(PY) -m pytest -s tests/integration/test_scale.py $(ARGS)

@@ -62,6 +62,12 @@ class FrameSplitter:
         pos, end = 0, len(view)
         while pos < end:
             if self._at == self._size:
+                if not self._prefix and end - pos >= SIZE_BYTES:  # the usual case, made quick
+                    self._begin(int.from_bytes(view[pos : pos + SIZE_BYTES], "big", signed=True))
+                    pos += SIZE_BYTES
+                    if self._size == 0:
+                        pieces.append(Piece(0, 0, view[pos:pos]))
+                    continue
                 taken = min(SIZE_BYTES - len(self._prefix), end - pos)
                 self._prefix += view[pos : pos + taken]
                 pos += taken

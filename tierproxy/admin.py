@@ -6,8 +6,9 @@ archive makes nobody unready: hot traffic does not need it.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -25,15 +26,32 @@ class PartHealth:
     reason: str
 
 
-class Health:
-    """What each part last said of itself. Nobody is ready before some part has said so."""
+class Readiness(Protocol):
+    """What /ready shows."""
 
-    def __init__(self) -> None:
+    @property
+    def parts(self) -> Mapping[str, PartHealth]: ...
+
+    @property
+    def ready(self) -> bool: ...
+
+
+class Health:
+    """What each part last said of itself. Nobody is ready before some part has said so.
+
+    `changed` is told what is new.
+    """
+
+    def __init__(self, changed: Callable[[str, PartHealth], None] = lambda name, part: None) -> None:
         self._parts: dict[str, PartHealth] = {}
+        self._changed = changed
 
     def set(self, name: str, ok: bool, reason: str = "") -> None:
         """Part `name` does its job, or does not because of `reason` (a sentence for a person)."""
-        self._parts[name] = PartHealth(ok, reason)
+        part = PartHealth(ok, reason)
+        if self._parts.get(name) != part:
+            self._parts[name] = part
+            self._changed(name, part)
 
     @property
     def parts(self) -> Mapping[str, PartHealth]:
@@ -57,11 +75,12 @@ def _is_our_fault(record: logging.LogRecord) -> bool:
 
 
 class Admin:
-    """The HTTP server of the admin port."""
+    """The HTTP server of the admin port. `metrics` gives what /metrics shows."""
 
-    def __init__(self, config: AdminConfig, health: Health) -> None:
+    def __init__(self, config: AdminConfig, health: Readiness, metrics: Callable[[], bytes] = generate_latest) -> None:
         self._config = config
         self._health = health
+        self._text = metrics
         app = web.Application()
         app.router.add_get("/", self._index)
         app.router.add_get("/metrics", self._metrics)
@@ -93,7 +112,7 @@ class Admin:
         return web.Response(text=_INDEX)
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=self._text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _live(self, _: web.Request) -> web.Response:
         return web.json_response({"live": True})

@@ -1,6 +1,7 @@
 """The composition root: which parts there are, how they are wired, in what order they start and stop.
 
 Gateway and archiver have a `Cluster` each, so that a question of one never waits behind a slow answer to the other.
+One process runs both, or there are several gateways and an archiver in processes of their own (workers/).
 """
 
 import asyncio
@@ -8,18 +9,21 @@ import contextlib
 import logging
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from typing import Any, Literal
 
 import uvloop
 
 from tierproxy.access import client_tls, service_access
 from tierproxy.addresses import Addresses, ServerNames
 from tierproxy.admin import Admin, Health
+from tierproxy.allocator import keep_freed_memory
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
+from tierproxy.archive.store import Store
 from tierproxy.archive.store_paced import PacedStore
 from tierproxy.archive.stores import open_store
 from tierproxy.catalog import Catalog
@@ -29,11 +33,13 @@ from tierproxy.cold.answers import ColdAnswers
 from tierproxy.cold.budget import ByteBudget
 from tierproxy.cold.chunks import Chunks
 from tierproxy.cold.deletions import Deletions
+from tierproxy.cold.disk_cache import CachedReads, DiskCache
 from tierproxy.cold.limits import ColdLimits
 from tierproxy.cold.reader import ColdReader
+from tierproxy.cold.shared_reads import Neighbours
 from tierproxy.config import Config, ListenConfig
 from tierproxy.errors import TierproxyError
-from tierproxy.listener import Listener
+from tierproxy.listener import Gate, Listener
 from tierproxy.pressure import Pressure
 from tierproxy.rates import TokenBucket
 from tierproxy.scout import Scout
@@ -55,6 +61,9 @@ FILES_EVERY = 1.0
 """Seconds between two looks at the files of certificates."""
 
 
+Role = Literal["gateway", "archiver"]
+ALL_ROLES: Collection[Role] = ("gateway", "archiver")
+
 Surroundings = Callable[[Config], AbstractAsyncContextManager[Config]]
 """What must be there before the parts are, and the configuration that they get then."""
 
@@ -64,14 +73,25 @@ def run(config: Config, surroundings: Surroundings = contextlib.nullcontext) -> 
 
     Raises TierproxyError when it can't start at all (a port is taken, the archive is another cluster's).
     """
-    archives = config.archiver.enabled and any(policy.archive for policy in config.topics)
-    _make_room(config.limits.connections, SPOOLS if archives else 0)
+    make_room(config)
     uvloop.run(_run(config, surroundings))
 
 
 async def _run(config: Config, surroundings: Surroundings) -> None:
     async with surroundings(config) as changed:
         await App(changed, SystemClock()).run()
+
+
+def archives_anything(config: Config) -> bool:
+    """Whether there is work for an archiver."""
+    return config.archiver.enabled and any(policy.archive for policy in config.topics)
+
+
+def make_room(config: Config, roles: Collection[Role] = ALL_ROLES) -> None:
+    """Have this process be allowed as many open files as its work may need, and keep memory once it has it."""
+    keep_freed_memory()
+    connections = config.limits.connections if "gateway" in roles else 0
+    _make_room(connections, SPOOLS if "archiver" in roles and archives_anything(config) else 0)
 
 
 def _make_room(connections: int, spools: int = 0) -> None:
@@ -94,18 +114,38 @@ def _make_room(connections: int, spools: int = 0) -> None:
 
 
 class App:
-    """All parts of one process."""
+    """All parts of one process.
 
-    def __init__(self, config: Config, clock: Clock) -> None:
+    Those of roles that are another process's stand still. Ports are opened by `gate` if there is one, and reads of
+    archives shared with `neighbours`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        roles: Collection[Role] = ALL_ROLES,
+        health: Health | None = None,
+        gate: Gate | None = None,
+        neighbours: Neighbours | None = None,
+    ) -> None:
         self._config = config
         self._clock = clock
+        self._roles = roles
+        self._speaks_as: Role = "gateway" if "gateway" in roles else "archiver"  # at /ready
+        self._gate = gate
+        self._neighbours = neighbours
         self._access = service_access(config.cluster.security)
         self._client_tls = client_tls(config.cluster.security)
         self._stop = asyncio.Event()
-        self._health = Health()
+        self._health = health or Health()
         self._tasks = Tasks(on_crash=self._crashed)
         self._background = Tasks()
         self._crash: BaseException | None = None
+
+    def stop(self) -> None:
+        """Come to an end, in good order."""
+        self._stop.set()
 
     def _crashed(self, name: str, error: BaseException) -> None:
         """A part this process can't live without has died: stop, so that whoever watches us starts a new one."""
@@ -127,7 +167,9 @@ class App:
             library.stand_beside(name, libraries)
         gateway_cluster = self._cluster("tierproxy-gateway")
         archiver_cluster = self._cluster("tierproxy-archiver")
-        chunks = Chunks(self._background, config.cache.memory, ByteBudget(config.limits.cold_bytes))
+        disk = DiskCache(config.cache.disk.path, config.cache.disk.size, self._clock) if config.cache.disk else None
+        reads = CachedReads(disk, self._places(libraries).get) if disk is not None else None
+        chunks = Chunks(self._background, config.cache.memory, ByteBudget(config.limits.cold_bytes), reads)
         admin = Admin(config.admin, self._health) if config.admin is not None else None
 
         addresses = _addresses(config.listen)
@@ -140,6 +182,7 @@ class App:
             config.limits,
             self._background,
             config.listen.tls,
+            self._gate,
         )
         scout = Scout(
             gateway_cluster,
@@ -171,11 +214,14 @@ class App:
         try:
             if admin is not None:
                 await admin.start()
-            if await self._reached(scout):
-                await listener.open_bootstrap()
-                self._health.set("gateway", True, "")
-                self._tasks.spawn(scout.run(), "scout")
-                if config.archiver.enabled and catalog.archives_anything:
+            serves, archives = "gateway" in self._roles, "archiver" in self._roles and archives_anything(config)
+            if serves and disk is not None:
+                await disk.start()
+            if await self._reached(scout.start if serves else archiver_cluster.refresh):
+                if serves:
+                    await listener.open_bootstrap()
+                    self._tasks.spawn(scout.run(), "scout")
+                if archives:
                     archiver = Archiver(
                         config,
                         archiver_cluster,
@@ -185,10 +231,11 @@ class App:
                         _Observer(catalog, self._clock),
                     )
                     self._tasks.spawn(archiver.run(), "archiver")
+                self._health.set(self._speaks_as, True, "")
                 await self._stop.wait()
                 log.info("stopping")
         finally:
-            self._health.set("gateway", False, "stopping")
+            self._health.set(self._speaks_as, False, "stopping")
             await listener.close(config.listen.drain_ms / 1000)
             await self._tasks.close()
             await self._background.close()
@@ -197,10 +244,21 @@ class App:
             for library in libraries.values():
                 await library.store.close()
             chunks.close()
+            if disk is not None:
+                await disk.close()
             if admin is not None:
                 await admin.close()
         if self._crash is not None:
             raise self._crash
+
+    def _places(self, libraries: Mapping[str, Library]) -> dict[Store, str]:
+        """Where the stores are whose bytes are worth a place in the disk cache: a directory's are on a disk already."""
+        archives = self._config.archives
+        return {
+            library.store: f"{archives[name].endpoint_url or ''} {archives[name].url}"
+            for name, library in libraries.items()
+            if not archives[name].url.startswith("file:")
+        }
 
     def _cluster(self, client_id: str) -> Cluster:
         return Cluster(self._config.cluster.bootstrap, self._access, client_id, self._clock)
@@ -209,14 +267,14 @@ class App:
         policy = self._config.policy_for(topic, False)
         return policy is not None and policy.archive is not None
 
-    async def _reached(self, scout: Scout) -> bool:
+    async def _reached(self, ask: Callable[[], Awaitable[Any]]) -> bool:
         """Wait until some broker answers; False when told to stop before that."""
         trouble = OncePerChange(log)
         while not self._stop.is_set():
             try:
-                await scout.start()
+                await ask()
             except TierproxyError as error:
-                self._health.set("gateway", False, str(error))
+                self._health.set(self._speaks_as, False, str(error))
                 trouble.began("cluster", f"waiting for the cluster: {error}")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), START_RETRY)

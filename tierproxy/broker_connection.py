@@ -33,6 +33,9 @@ Address = tuple[str, int]
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 """A broker takes no request above 100 MiB by default, so a batch, and with it a fetch, stays below this."""
 
+LARGE_ANSWER_BYTES = 256 * 1024
+"""From here on an answer's memory is worth being used again."""
+ROOM_STEP = 1024 * 1024
 
 TLS_ALERT = b"\x15\x03"
 """How the answer begins that a TLS port gives to plaintext."""
@@ -130,8 +133,9 @@ class BrokerConnection:
         """The highest version that the broker and `protocol.codec` share. Raises UnsupportedBroker."""
         return self.version_of(key, *CODEC_VERSIONS[key])
 
-    async def request(self, key: int, version: int, body: bytes, timeout: float) -> bytearray:
-        """Send a request and return the payload of its answer, header included.
+    async def request(self, key: int, version: int, body: bytes, timeout: float) -> memoryview:
+        """Send a request and return the payload of its answer, header included. Its memory is used again for a later
+        answer once there is no view of it any more.
 
         Raises Unreachable when the connection ends first or `timeout` seconds pass, which closes it.
         """
@@ -144,7 +148,7 @@ class BrokerConnection:
         self._last_id = (self._last_id + 1) & 0x7FFFFFFF
         return self._last_id
 
-    async def exchange(self, correlation_id: int, payload: bytes, timeout: float) -> bytearray:
+    async def exchange(self, correlation_id: int, payload: bytes, timeout: float) -> memoryview:
         """As `request`, for a payload that has its header already."""
         try:
             async with asyncio.timeout(timeout):
@@ -234,23 +238,50 @@ class BrokerConnection:
             raise AccessRefused(f"{name} refuses to authenticate: {error_name(answer.error)}")
 
 
+class _Room:
+    """Memory for one connection's answers. Fresh memory is mapped page by page and zeroed, in the loop, which costs
+    more than to receive into it: so a large answer gets that of the last one, unless somebody still has a view of it.
+    """
+
+    def __init__(self) -> None:
+        self._memory = bytearray()
+
+    def give(self, size: int) -> memoryview:
+        """Room for an answer of `size` bytes. Nothing is kept when answers have become small."""
+        if size < LARGE_ANSWER_BYTES:
+            self._memory = bytearray()
+            return memoryview(bytearray(size))
+        if not size <= len(self._memory) <= 4 * size + ROOM_STEP or self._is_seen():
+            self._memory = bytearray(-(-size // ROOM_STEP) * ROOM_STEP)
+        return memoryview(self._memory)[:size]
+
+    def _is_seen(self) -> bool:
+        """Whether there is a view of the memory: Python lets no bytearray be resized then."""
+        try:
+            self._memory.append(self._memory.pop())
+        except BufferError:
+            return True
+        return False
+
+
 class _Wire(asyncio.BufferedProtocol):
     """Frames over one transport: answers are received straight into the buffer that the caller gets."""
 
     def __init__(self, name: str) -> None:
         self.transport: asyncio.Transport | None = None
         self._name = name
-        self._waiting: deque[tuple[int, asyncio.Future[bytearray]]] = deque()
+        self._waiting: deque[tuple[int, asyncio.Future[memoryview]]] = deque()
         self._size = bytearray(4)
-        self._body: bytearray | None = None  # None: still reading the size
+        self._room = _Room()
+        self._body: memoryview | None = None  # None: still reading the size
         self._have = 0
         self._retired = False
         self.hint = ""  # what it may mean if the broker closes before it has answered anything more
 
-    async def send(self, correlation_id: int, payload: bytes) -> bytearray:
+    async def send(self, correlation_id: int, payload: bytes) -> memoryview:
         if self.transport is None:
             raise Unreachable(f"broker {self._name}: not connected")
-        answer: asyncio.Future[bytearray] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[memoryview] = asyncio.get_running_loop().create_future()
         self._waiting.append((correlation_id, answer))
         self.transport.write(len(payload).to_bytes(4, "big") + payload)
         return await answer
@@ -281,7 +312,7 @@ class _Wire(asyncio.BufferedProtocol):
         self.fail(Unreachable(f"broker {self._name}: {why}"))
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return memoryview(self._size if self._body is None else self._body)[self._have :]
+        return (memoryview(self._size) if self._body is None else self._body)[self._have :]
 
     def buffer_updated(self, nbytes: int) -> None:
         self._have += nbytes
@@ -293,7 +324,7 @@ class _Wire(asyncio.BufferedProtocol):
                 self.fail(self._not_kafka(size))
                 self._have = 0
                 return
-            self._body = bytearray(size)
+            self._body = self._room.give(size)
             self._have = 0
         elif self._have == len(self._body):
             payload, self._body, self._have = self._body, None, 0
@@ -304,7 +335,7 @@ class _Wire(asyncio.BufferedProtocol):
             return AccessRefused(f"broker {self._name} speaks TLS at this port (cluster.security.protocol)")
         return Unreachable(f"broker {self._name}: an answer of {size} bytes is not Kafka's protocol")
 
-    def _answered(self, payload: bytearray) -> None:
+    def _answered(self, payload: memoryview) -> None:
         correlation_id = int.from_bytes(payload[:4], "big", signed=True)
         if not self._waiting or self._waiting[0][0] != correlation_id:
             self.fail(Unreachable(f"broker {self._name}: an answer that was not asked for ({correlation_id})"))

@@ -365,48 +365,54 @@ class Conversation:
             self.to_client.extend(self._stream.feed(piece.data))
             if piece.last:
                 self._stream.finish()
-        else:
+        elif self._current is not None:
+            self._answer += piece.data
+            if piece.last:
+                self._whole_answer(self._current, bytes(self._answer))
+        elif len(piece.data) >= 4 and not self._answer:
+            self._begin_answer(piece, piece.data)
+        else:  # its first bytes come in parts
             self._answer += piece.data
             if len(self._answer) < min(4, piece.size):
                 return
-            if self._current is None:
-                self._begin_answer(piece)
-            elif piece.last:
-                self._whole_answer(self._current, bytes(self._answer))
+            head = bytes(self._answer)
+            self._answer.clear()
+            self._begin_answer(piece, head)
         if piece.last:
             self._held_bytes = piece.size if self.held is not None else 0
             self._current = self._stream = None
             self._answer_passes = False
             self._answer.clear()
 
-    def _begin_answer(self, piece: Piece) -> None:
-        """Its correlation id is there: find out whose answer this is, and what becomes of it."""
+    def _begin_answer(self, piece: Piece, head: bytes | memoryview) -> None:
+        """Its correlation id is there: find out whose answer this is, and what becomes of it. `head`: all until now."""
         self._send_own_answers()
         if not self._ledger or piece.size < 4:
             raise MalformedError("an answer that nobody asked for")
         expected = self._ledger.popleft()
         assert isinstance(expected, _Expected)
         self._owed -= expected.size
-        (correlation_id,) = _INT32.unpack_from(self._answer)
+        (correlation_id,) = _INT32.unpack_from(head)
         if correlation_id != expected.header.correlation_id:
             raise MalformedError(f"answer {correlation_id} in place of answer {expected.header.correlation_id}")
         self._current = expected
         if self._must_gather(expected, piece.size):
             if piece.last:
-                self._whole_answer(expected, bytes(self._answer))
+                self._whole_answer(expected, bytes(head))
+            else:
+                self._answer += head
             return
         self.to_client.append(_INT32.pack(piece.size))
-        gathered = bytes(self._answer)
         if expected.treatment is Treatment.FETCH:
             request = expected.request
             patch = StreamPatch(self.catalog, request) if isinstance(request, FetchRequest) else StreamPatch(None)
             self._stream = FetchStream(expected.header.version, patch.decide)
-            self.to_client.extend(self._stream.feed(gathered))
+            self.to_client.extend(self._stream.feed(head))
             if piece.last:
                 self._stream.finish()
         else:
             self._answer_passes = True
-            self.to_client.append(gathered)
+            self.to_client.append(head)
 
     def _must_gather(self, expected: _Expected, size: int) -> bool:
         match expected.treatment:

@@ -1,12 +1,16 @@
 """The ports clients connect to: one for bootstrap, one for each broker, opened before any client hears of it.
 
 With server names there is only the one: the name in a client's TLS handshake says whom it means (addresses.py).
+
+Where several processes serve the same ports, a gate opens them in our place, and brings us connections (workers/).
 """
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from typing import Protocol
 
 from tierproxy.addresses import Address, Addresses
 from tierproxy.catalog import Catalog
@@ -33,6 +37,15 @@ class PortTaken(TierproxyError):
     """A port could not be opened."""
 
 
+class Gate(Protocol):
+    """Opens ports elsewhere and hands what is accepted there to `Listener.take`."""
+
+    def connect(self, listener: "Listener") -> None: ...
+
+    async def open(self, port: int) -> None:
+        """Raises PortTaken."""
+
+
 class Listener:
     """Opens ports, starts sessions, ends them."""
 
@@ -45,6 +58,7 @@ class Listener:
         limits: LimitsConfig,
         tasks: Tasks,
         tls: ListenTlsConfig | None = None,
+        gate: Gate | None = None,
     ) -> None:
         """Raises TlsFault where the certificate can't be used."""
         self._host = host
@@ -59,6 +73,10 @@ class Listener:
         self._sessions: set[Session] = set()
         self._trouble = OncePerChange(log)
         self._shared: Shared | None = None
+        self._gate = gate
+        self._behind_gate: dict[int, Broker] = {}  # by port
+        if gate is not None:
+            gate.connect(self)
         self._door: TlsDoor | None = None
         if tls is not None:
             knows = None if addresses.names is None else self._knows
@@ -75,6 +93,11 @@ class Listener:
     def sessions(self) -> Collection[Session]:
         """Those that are open."""
         return self._sessions
+
+    @property
+    def load(self) -> int:
+        """Connections that are open, or in their TLS handshake."""
+        return len(self._sessions) + (self._door.under_way if self._door is not None else 0)
 
     def connect(self, shared: Shared) -> None:
         """Hand in the parts that themselves need to open ports."""
@@ -107,6 +130,10 @@ class Listener:
                 self._addresses.listening.add(node)
 
     async def _serve(self, port: int, broker: Broker) -> None:
+        if self._gate is not None:
+            self._behind_gate[port] = broker
+            await self._gate.open(port)
+            return
         try:
             if self._door is not None:
                 await self._door.open(self._host, port, BACKLOG, partial(self._secured, broker))
@@ -119,14 +146,32 @@ class Listener:
                 f"port {port} on {self._host} can't be opened: {error.strerror or error}; is another process using it?"
             ) from error
 
+    def take(self, port: int, accepted: socket.socket) -> None:
+        """Serve a connection that the gate has accepted at `port`, which it was asked to open."""
+        broker = self._behind_gate.get(port)
+        try:
+            peer = accepted.getpeername()
+        except OSError:
+            peer = None  # it has gone already
+        if broker is None or peer is None:
+            accepted.close()
+            return
+        accepted.setblocking(False)
+        if self._door is not None:
+            self._door.admit(accepted, peer, partial(self._secured, broker))
+            return
+        self._tasks.spawn(
+            asyncio.get_running_loop().connect_accepted_socket(lambda: self._session(broker).client, accepted),
+            "connection from the gate",
+        )
+
     def _secured(self, broker: Broker, name: str | None) -> asyncio.Protocol:
         """The TLS handshake is over: a session takes the connection."""
         return self._session(broker if name is None else self._named(name)).client
 
     def _full(self) -> str | None:
         """Why no more clients are taken in."""
-        under_way = self._door.under_way if self._door is not None else 0
-        count, most = len(self._sessions) + under_way, self._limits.connections
+        count, most = self.load, self._limits.connections
         if count < most:
             if count <= most * 9 // 10:  # or a crowd at the door would be told of with each who leaves
                 self._trouble.ended("connections", "new connections are accepted again")
@@ -151,7 +196,12 @@ class Listener:
     def _knows(self, name: str) -> bool:
         names = self._addresses.names
         assert names is not None
-        return names.is_bootstrap(name) or names.node_of(name) in self._addresses.real
+        node = names.node_of(name)
+        if node is not None and node not in self._addresses.real and self._gate is not None:
+            # Another worker may have told of it. Clients try again when they are hung up on, but not after an alert.
+            self._catalog.topics_stale = True
+            return True
+        return names.is_bootstrap(name) or node in self._addresses.real
 
     def _named(self, name: str) -> Broker:
         names = self._addresses.names
@@ -188,6 +238,7 @@ class Listener:
 
     async def close(self, drain: float) -> None:
         """Accept nothing more, let open answers finish for at most `drain` seconds, close all connections."""
+        self._behind_gate.clear()
         for server in self._servers.values():
             server.close()
         if self._door is not None:

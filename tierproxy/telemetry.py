@@ -10,7 +10,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Literal, TextIO
 
 from prometheus_client import Counter, Gauge, disable_created_metrics
@@ -18,9 +18,15 @@ from prometheus_client import Counter, Gauge, disable_created_metrics
 # Each counter would be shown twice, the second time as the moment it was made.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library forgot the annotation
 
+
+def _gauge(name: str, about: str, labels: Sequence[str] = ()) -> Gauge:
+    """With several workers, what is shown is the sum over those that live."""
+    return Gauge(name, about, labels, multiprocess_mode="livesum")
+
+
 # ---- metrics: the gateway ------------------------------------------------------------------------------------
 
-CLIENT_CONNECTIONS = Gauge("tierproxy_client_connections", "Client connections that are open")
+CLIENT_CONNECTIONS = _gauge("tierproxy_client_connections", "Client connections that are open")
 CONNECTIONS_REFUSED = Counter(
     "tierproxy_connections_refused", "Client connections refused because limits.connections are open"
 )
@@ -63,11 +69,11 @@ DISK_CACHE_BYTES = Gauge("tierproxy_disk_cache_bytes", "Bytes in the disk cache,
 
 # ---- metrics: the archiver -----------------------------------------------------------------------------------
 
-PARTITIONS_ARCHIVED = Gauge("tierproxy_partitions_archived", "Partitions that this process archives")
-PARTITIONS_STOPPED = Gauge(
+PARTITIONS_ARCHIVED = _gauge("tierproxy_partitions_archived", "Partitions that this process archives")
+PARTITIONS_STOPPED = _gauge(
     "tierproxy_partitions_stopped", "Partitions that are not archived any further until a person has looked"
 )
-PARTITIONS_ASSIGNED = Gauge(
+PARTITIONS_ASSIGNED = _gauge(
     "tierproxy_group_partitions_assigned", "Partitions that the archivers' group last gave to this process"
 )
 REBALANCES = Counter("tierproxy_group_rebalances", "Times the archivers' group gave this process its share")
@@ -75,21 +81,21 @@ SEGMENTS_ARCHIVED = Counter("tierproxy_segments_archived", "Segments stored, rea
 ARCHIVED_BYTES = Counter("tierproxy_archived_bytes", "Bytes of log in committed segments")
 ARCHIVED_STORED_BYTES = Counter("tierproxy_archived_stored_bytes", "Bytes that committed segments take in archives")
 TRIMS = Counter("tierproxy_trims", "Times a broker was told to delete records that are archived")
-ARCHIVE_LAG = Gauge(
+ARCHIVE_LAG = _gauge(
     "tierproxy_archive_lag_seconds", "How long the oldest record has waited that is not archived, by topic", ["topic"]
 )
-ARCHIVE_LAG_OFFSETS = Gauge("tierproxy_archive_lag_offsets", "Offsets that are not archived yet, by topic", ["topic"])
-RETENTION_LEFT = Gauge(
+ARCHIVE_LAG_OFFSETS = _gauge("tierproxy_archive_lag_offsets", "Offsets that are not archived yet, by topic", ["topic"])
+RETENTION_LEFT = _gauge(
     "tierproxy_retention_left_ratio",
     "Part of the brokers' retention that is left before they delete what is not archived, by topic; 0: too late",
     ["topic"],
 )
-TRANSACTION_STALL = Gauge(
+TRANSACTION_STALL = _gauge(
     "tierproxy_transaction_stall_seconds",
     "How long an open transaction has held the archive back, by topic; 0 if none does",
     ["topic"],
 )
-PARTITIONS_AT_RISK = Gauge(
+PARTITIONS_AT_RISK = _gauge(
     "tierproxy_partitions_at_risk", "Partitions of which the brokers will soon delete what is not archived"
 )
 ARCHIVER_READ_BYTES = Counter("tierproxy_archiver_read_bytes", "Bytes of log read from brokers to be archived")
@@ -132,7 +138,7 @@ DAMAGED_READS = Counter(
 # ---- metrics: all parts --------------------------------------------------------------------------------------
 
 TROUBLES = Counter("tierproxy_troubles", "Lasting conditions that began, by part; each has a log line", ["part"])
-TROUBLES_OPEN = Gauge("tierproxy_troubles_open", "Lasting conditions that have not ended, by part", ["part"])
+TROUBLES_OPEN = _gauge("tierproxy_troubles_open", "Lasting conditions that have not ended, by part", ["part"])
 
 
 class OncePerChange:
@@ -211,14 +217,17 @@ def setup_logging(
     level: Literal["debug", "info", "warning", "error"] = "info",
     format: Literal["text", "json"] = "text",
     stream: TextIO | None = None,
+    process: str | None = None,
 ) -> None:
     """Send the log to `stream` (standard error by default), replacing what was set up before.
+
+    `process` is said in each line: which of several that share the stream.
 
     `level` is for tierproxy's own lines; libraries say warnings and worse only, because at debug level some
     of them write requests with their credentials.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonLines() if format == "json" else TextLines())
+    handler.setFormatter(JsonLines(process) if format == "json" else TextLines(process))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -232,17 +241,27 @@ def _utc(record: logging.LogRecord) -> str:
 class TextLines(logging.Formatter):
     """`2026-01-31T12:00:00.123Z WARNING upstream: broker kafka-1:9092 can't be reached`.
 
-    A message stays one line whatever it quotes; only a traceback of our own adds lines.
+    A message stays one line whatever it quotes; only a traceback of our own adds lines. Of several processes, each
+    says its name before the part's: `gateway-1 upstream: …`.
     """
+
+    def __init__(self, process: str | None = None) -> None:
+        super().__init__()
+        self._process = "" if process is None else f"{process} "
 
     def format(self, record: logging.LogRecord) -> str:
         message = _CONTROL.sub(lambda match: repr(match.group())[1:-1], record.getMessage())
-        line = f"{_utc(record)} {record.levelname:<7} {record.name.removeprefix('tierproxy.')}: {message}"
+        part = record.name.removeprefix("tierproxy.")
+        line = f"{_utc(record)} {record.levelname:<7} {self._process}{part}: {message}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and exception where there is one."""
+    """One JSON object a line: time, level, logger, message; process and exception where there is one."""
+
+    def __init__(self, process: str | None = None) -> None:
+        super().__init__()
+        self._process = process
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -251,6 +270,8 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if self._process is not None:
+            entry["process"] = self._process
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)

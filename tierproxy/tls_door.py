@@ -24,6 +24,7 @@ from typing import cast
 from weakref import WeakKeyDictionary
 
 from tierproxy.config import ListenTlsConfig
+from tierproxy.ports import listen_at
 from tierproxy.tasks import Tasks
 from tierproxy.telemetry import TLS_HANDSHAKES_FAILED, OncePerChange, Seldom
 from tierproxy.tls import SHUTDOWN_TIMEOUT, FollowedContext, client_trouble, server_context
@@ -80,24 +81,7 @@ class TlsDoor:
 
     async def open(self, host: str, port: int, backlog: int, enter: Enter) -> None:
         """Accept connections at every address of `host`. Raises OSError."""
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        opened = []
-        try:
-            for family, kind, protocol, _, address in dict.fromkeys(found):
-                opened.append(listening := socket.socket(family, kind, protocol))
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                listening.bind(address)
-                listening.listen(backlog)
-                listening.setblocking(False)
-        except OSError:
-            for listening in opened:
-                listening.close()
-            raise
-        for listening in opened:
+        for listening in await listen_at(host, port, backlog):
             accepting = self._tasks.spawn(self._accept(listening, enter), f"accept at port {port}")
             self._listening.append((listening, accepting))
 
@@ -119,12 +103,16 @@ class TlsDoor:
                 await asyncio.sleep(ACCEPT_PAUSE)
                 continue
             self._trouble.ended("accept", "connections can be accepted again")
-            if self._full():
-                accepted.close()
-            else:
-                task = self._tasks.spawn(self._secure(accepted, peer, enter), "TLS handshake")
-                task.add_done_callback(partial(self._over, accepted))
-                self._under_way[accepted] = task
+            self.admit(accepted, peer, enter)
+
+    def admit(self, accepted: socket.socket, peer: tuple[str, int], enter: Enter) -> None:
+        """Shake hands on a connection that was accepted, here or elsewhere."""
+        if self._full():
+            accepted.close()
+        else:
+            task = self._tasks.spawn(self._secure(accepted, peer, enter), "TLS handshake")
+            task.add_done_callback(partial(self._over, accepted))
+            self._under_way[accepted] = task
 
     async def _secure(self, accepted: socket.socket, peer: tuple[str, int], enter: Enter) -> None:
         try:

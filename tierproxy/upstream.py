@@ -192,7 +192,7 @@ class Cluster:
             wanted = [(tp.topic, tp.partition, -1, at) for tp, at in sorted(part.items())]
             return codec.encode_list_offsets_request(version, isolation, wanted)
 
-        def decode(payload: bytearray, version: int) -> dict[TopicPartition, ListedOffset]:
+        def decode(payload: memoryview, version: int) -> dict[TopicPartition, ListedOffset]:
             return {
                 TopicPartition(each.topic, each.partition): ListedOffset(
                     each.error, each.offset, each.timestamp, each.leader_epoch
@@ -217,7 +217,7 @@ class Cluster:
             wanted = [(tp.topic, tp.partition, offset) for tp, offset in sorted(part.items())]
             return codec.encode_delete_records_request(version, timeout_ms, wanted)
 
-        def decode(payload: bytearray, version: int) -> dict[TopicPartition, DeletedRecords]:
+        def decode(payload: memoryview, version: int) -> dict[TopicPartition, DeletedRecords]:
             return {
                 TopicPartition(each.topic, each.partition): DeletedRecords(each.error, each.low_watermark)
                 for each in codec.decode_delete_records_response(payload, version).partitions
@@ -243,7 +243,7 @@ class Cluster:
         def encode(version: int, part: Mapping[TopicPartition, None]) -> bytes:
             return codec.encode_metadata_request(version, sorted({tp.topic for tp in part}))
 
-        def decode(payload: bytearray, version: int) -> dict[TopicPartition, TopicIdentity]:
+        def decode(payload: memoryview, version: int) -> dict[TopicPartition, TopicIdentity]:
             return {
                 TopicPartition(topic.name, part.index): TopicIdentity(ErrorCode.NONE, topic.topic_id)
                 for topic in codec.decode_metadata_response(payload, version).topics
@@ -262,7 +262,7 @@ class Cluster:
             wanted = [(tp.topic, tp.partition, -1, epoch) for tp, epoch in sorted(part.items())]
             return codec.encode_epoch_ends_request(version, wanted)
 
-        def decode(payload: bytearray, version: int) -> dict[TopicPartition, EndOfEpoch]:
+        def decode(payload: memoryview, version: int) -> dict[TopicPartition, EndOfEpoch]:
             return {
                 TopicPartition(each.topic, each.partition): EndOfEpoch(each.error, each.leader_epoch, each.end_offset)
                 for each in codec.decode_epoch_ends_response(payload, version)
@@ -278,7 +278,7 @@ class Cluster:
         def encode(version: int, part: Mapping[TopicPartition, None]) -> bytes:
             return codec.encode_producers_request(version, sorted(part))
 
-        def decode(payload: bytearray, version: int) -> dict[TopicPartition, Producers]:
+        def decode(payload: memoryview, version: int) -> dict[TopicPartition, Producers]:
             return {
                 TopicPartition(*name): Producers(error, found)
                 for name, (error, found) in codec.decode_producers_response(payload, version).items()
@@ -337,7 +337,7 @@ class Cluster:
         asked: Mapping[TopicPartition, Question],
         key: ApiKey,
         encode: Callable[[int, Mapping[TopicPartition, Question]], bytes],
-        decode: Callable[[bytearray, int], dict[TopicPartition, Answer]],
+        decode: Callable[[memoryview, int], dict[TopicPartition, Answer]],
         failed: Callable[[int], Answer],
         timeout: float = REQUEST_TIMEOUT,
         purpose: str = CONTROL,
@@ -377,7 +377,7 @@ class Cluster:
         self,
         key: ApiKey,
         encode: Callable[[int], bytes],
-        decode: Callable[[bytearray, int], Said],
+        decode: Callable[[memoryview, int], Said],
         versions: tuple[int, int] | None = None,
     ) -> Said:
         """What the first broker that answers says; those with an open connection are asked first."""
@@ -399,7 +399,7 @@ class Cluster:
         node_id: int,
         key: ApiKey,
         encode: Callable[[int], bytes],
-        decode: Callable[[bytearray, int], Said],
+        decode: Callable[[memoryview, int], Said],
         timeout: float = REQUEST_TIMEOUT,
         purpose: str = CONTROL,
     ) -> Said:
@@ -417,7 +417,7 @@ class Cluster:
 
 
 def _decoded(
-    connection: BrokerConnection, decode: Callable[[bytearray, int], Said], payload: bytearray, version: int
+    connection: BrokerConnection, decode: Callable[[memoryview, int], Said], payload: memoryview, version: int
 ) -> Said:
     try:
         return decode(payload, version)

@@ -6,7 +6,9 @@ python -m tests.bench --attach …      asks a backend that is held elsewhere, w
 """
 
 import os
+import resource
 import shutil
+import signal
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from tests.bench.options import Options
 from tests.bench.questions import all_questions
 from tests.bench.report import Report, settings
 from tests.bench.results import Results
+from tests.bench.s3 import FrontPage
 from tests.bench.scene import Scene
 from tests.bench.turns import Bench
 from tests.kit import PROJECT
@@ -33,6 +36,7 @@ HELD = "held.json"
 
 def main() -> int:
     asked = _arguments()
+    _allow_many_connections()
     console = Console(width=max(Console().width, 150))
     home = Path(asked.home).resolve()
     try:
@@ -65,6 +69,12 @@ def _arguments() -> Namespace:
     return asked
 
 
+def _allow_many_connections() -> None:
+    """To us and whatever we start: one question is about thousands of them."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _only(asked: Namespace) -> tuple[str, ...]:
     return tuple(filter(None, asked.only.replace(" ", ",").split(",")))
 
@@ -84,6 +94,8 @@ def _backend(console: Console, home: Path, asked: Namespace) -> Iterator[Backend
     try:
         with console.status("") as status, Building(home, _options(asked).corpora(), status.update) as building:
             status.stop()
+            if building.without_s3:
+                console.print(f"[red]no S3 server: {building.without_s3}; a directory stands in for it[/]")
             yield building.backend
     finally:
         for bulky in ("kafka", "s3", "archiving", "tierproxy"):
@@ -95,11 +107,14 @@ def _hold(console: Console, home: Path, asked: Namespace) -> None:
         held = home / HELD
         held.write_text(backend.as_json())
         console.print(f"broker {backend.bootstrap}, tierproxy {scene.proxied[0]}:{scene.proxied[1]}")
-        console.print(f"S3 with its front http://127.0.0.1:{backend.front.port} (its page: /-front)")
+        if isinstance(backend.front, FrontPage):
+            console.print(f"S3 with its front http://127.0.0.1:{backend.front.port} (its page: /-front)")
         console.print("pids:", ", ".join(f"{name} {pid}" for name, pid in scene.parties.items()))
         for name, stored in backend.stored.items():
             console.print(f"{name}: topics {' and '.join(stored.corpus.topics)}, {stored.log_bytes / 1e6:,.0f} MB each")
         console.print(f"ask it by --attach {home}, from this or another checkout; Ctrl-C ends it")
+        sys.stdout.flush()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             Event().wait()
         finally:

@@ -4,6 +4,7 @@ It may outlive a run (`--hold`): `Backend` says where all of it is, and can be w
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field
@@ -11,11 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.bench import filling, s3
+from tests.bench import far_files, filling, s3
 from tests.bench.corpus import Corpus
+from tests.bench.far_files import FilesPage
 from tests.bench.meters import Meter, Usage
 from tests.bench.raw import Address
-from tests.kit import admin
+from tests.kit import admin, golang
 from tests.kit.kafka import Cluster
 from tests.kit.processes import wait_for
 from tests.kit.proxy import Proxy
@@ -51,14 +53,27 @@ class Stored:
     archiving: Archiving | None = None
 
 
+@dataclass(frozen=True)
+class FarStore:
+    """Where archives are kept: how far away, as which files, by which configuration, by which processes."""
+
+    page: s3.Page
+    bucket: Path
+    archive: dict[str, str]
+    parties: dict[str, int]
+
+
 @dataclass
 class Backend:
     """Where everything is."""
 
     broker: Address
     node_id: int
-    front: s3.FrontPage
+    front: s3.Page
     bucket: Path
+    """Where the archive's objects lie as files, by their keys."""
+    archive: dict[str, str]
+    """What a configuration says about it."""
     parties: dict[str, int]
     """Name → pid of each process, without tierproxy."""
     stored: dict[str, Stored] = field(default_factory=dict)
@@ -80,6 +95,7 @@ class Backend:
     def as_json(self) -> str:
         about = asdict(self)
         about["bucket"] = str(self.bucket)
+        about["front"] = {"port": self.front.port} if isinstance(self.front, s3.FrontPage) else None
         return json.dumps(about, indent=2)
 
     @classmethod
@@ -93,10 +109,11 @@ class Backend:
                 archiving = Archiving(**archiving, usage=Usage(**{**usage, "s3": s3.Counts(**usage["s3"])}))
             ends = {int(p): end for p, end in each.pop("ends").items()}
             stored[name] = Stored(Corpus(**each.pop("corpus")), ends, **each, archiving=archiving)
+        bucket, front = Path(about.pop("bucket")), about.pop("front")
         return cls(
             broker=tuple(about.pop("broker")),
-            front=s3.FrontPage(**about.pop("front")),
-            bucket=Path(about.pop("bucket")),
+            front=s3.FrontPage(**front) if front else FilesPage(bucket),
+            bucket=bucket,
             stored=stored,
             **about,
         )
@@ -117,14 +134,18 @@ def policies(corpora: Sequence[Corpus], age: str) -> list[dict[str, Any]]:
 
 def proxy(directory: Path, backend: Backend, corpora: Sequence[Corpus], age: str) -> Proxy:
     """A tierproxy for these corpora, not yet started."""
-    return Proxy(
+    made = Proxy(
         directory,
         backend.bootstrap,
         policies(corpora, age),
-        archives={"s3": s3.archive(f"http://127.0.0.1:{backend.front.port}")},
+        archives={"s3": backend.archive},
         cluster=CLUSTER,
         settings={"archiver": {"spool": str(directory / "spool"), "merge": False, "metadata_interval": "1s"}},
     )
+    if isinstance(backend.front, FilesPage):
+        made.module = far_files.__name__
+        os.environ[far_files.PLACE] = str(backend.bucket)
+    return made
 
 
 class Building(AbstractContextManager["Building"]):
@@ -135,11 +156,13 @@ class Building(AbstractContextManager["Building"]):
         self._corpora = corpora
         self._say = say
         self._open = ExitStack()
+        self.without_s3 = ""
+        """Why there is no S3 server, if there is none."""
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._say("building and starting the S3 server")
-            store = stack.enter_context(s3.Store(self._directory / "s3"))
+            store = self._far_store(stack)
             self._say("starting Apache Kafka")
             kafka = stack.enter_context(Cluster(self._directory / "kafka", jvm=("-Xmx1g",)))
             node = kafka.nodes[0]
@@ -147,16 +170,13 @@ class Building(AbstractContextManager["Building"]):
             self.backend = Backend(
                 ("127.0.0.1", node.port),
                 node.id,
-                store.front.page,
-                store.server.bucket,
-                {
-                    "broker": node.process.pid,
-                    "s3": store.server.process.pid,
-                    "front": store.front.process.pid,
-                },
+                store.page,
+                store.bucket,
+                store.archive,
+                {"broker": node.process.pid, **store.parties},
             )
             admin.create_topic(self.backend.bootstrap, LIVE, 1, **filling.TOPIC)
-            store.front.page.set(delay_ms=ARCHIVING_DELAY_MS)
+            store.page.set(delay_ms=ARCHIVING_DELAY_MS)
             for corpus in self._corpora:
                 self._store(corpus)
             self._open = stack.pop_all()
@@ -166,6 +186,20 @@ class Building(AbstractContextManager["Building"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.close()
+
+    def _far_store(self, stack: ExitStack) -> FarStore:
+        """S3, or a directory that is as slow where no S3 server can be built."""
+        try:
+            store = stack.enter_context(s3.Store(self._directory / "s3"))
+        except golang.NoGo as no:
+            self.without_s3 = str(no)
+            bucket = self._directory / "s3"
+            bucket.mkdir(parents=True, exist_ok=True)
+            page = FilesPage(bucket)
+            page.set(delay_ms=0, bytes_per_second=s3.BYTES_PER_SECOND)
+            return FarStore(page, bucket, {"url": (bucket / "kafka").as_uri()}, {})
+        pids = {"s3": store.server.process.pid, "front": store.front.process.pid}
+        return FarStore(store.front.page, store.server.bucket, s3.archive(store.front.endpoint_url), pids)
 
     def _store(self, corpus: Corpus) -> None:
         backend = self.backend

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.s3 import Counts, FrontPage
+from tests.bench.s3 import Counts, Page
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
@@ -27,7 +27,7 @@ class Usage:
 class Meter:
     """`begin`, let something happen, `end`. `parties`: name → pid of the leader of a session of its own."""
 
-    def __init__(self, parties: Mapping[str, int], front: FrontPage | None = None) -> None:
+    def __init__(self, parties: Mapping[str, int], front: Page | None = None) -> None:
         self._parties = dict(parties)
         self._front = front
 

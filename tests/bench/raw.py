@@ -26,10 +26,10 @@ Address = tuple[str, int]
 class Connection:
     """A connection to a broker, or to the proxy's port for it. Answers share one buffer: each ends the one before."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, *, buffer: int = 1 << 20) -> None:
         self._socket = socket.create_connection(address, timeout=SECONDS)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._buffer = memoryview(bytearray(1 << 20))
+        self._buffer = memoryview(bytearray(buffer))
         self._correlation = 0
 
     def send(self, *pieces: Buffer) -> None:
@@ -137,6 +137,19 @@ def read_all(address: Address, topic: str, ends: Mapping[int, int], partition_by
             if log_bytes and not first:
                 first = time.perf_counter() - started
     return Read(time.perf_counter() - started, first, log_bytes, records)
+
+
+def read_some(address: Address, topic: str, partition: int, offset: int, log_bytes: int) -> int:
+    """From an offset on, about so many bytes, 1 MiB at a time as consumers do by default; how many it was."""
+    got = 0
+    with Connection(address) as connection:
+        while got < log_bytes:
+            connection.send_fetch([asked(topic, partition, offset, 1 << 20)])
+            if records := connection.receive_fetched().partitions[0].records:
+                header, size, _ = _last(records)
+                offset = header.next_offset
+                got += size
+    return got
 
 
 def _last(batches: memoryview) -> tuple[BatchHeader, int, int]:

@@ -15,7 +15,7 @@ from tests.bench import reading
 from tests.bench.meters import Meter, Usage
 from tests.bench.programs import Program, java_tool, python
 from tests.bench.raw import Read
-from tests.bench.s3 import FrontPage
+from tests.bench.s3 import Page
 
 JAVA_CONSUMER = {
     "max.partition.fetch.bytes": 8 << 20,
@@ -84,7 +84,7 @@ READERS: dict[str, tuple[Command, Parse]] = {
 }
 
 
-def run(reader: str, jobs: list[Job], parties: Mapping[str, int], front: FrontPage) -> tuple[list[Read], Usage]:
+def run(reader: str, jobs: list[Job], parties: Mapping[str, int], front: Page) -> tuple[list[Read], Usage]:
     """Reads each of the jobs by a process of its own, all at the same time; what each read, what it cost together.
 
     RuntimeError when one ends early, or with fewer records than there are.

@@ -7,12 +7,13 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-from tests.bench.raw import Read, read_all
+from tests.bench.raw import Read, read_all, read_some
 
 RAW_PARTITION_BYTES = 8 << 20
 LIBRDKAFKA = {
@@ -63,20 +64,38 @@ def read_librdkafka(about: dict[str, Any]) -> Read:
         consumer.close()
 
 
-READERS: dict[str, Callable[[dict[str, Any]], Read]] = {"raw": read_raw, "librdkafka": read_librdkafka}
+def read_crowd(about: dict[str, Any]) -> Read:
+    """Many raw readers at once, each of a range of its own: `starts` are partition and offset, `bytes` for each."""
+    host, port = about["bootstrap"].rsplit(":", 1)
+
+    def read_one(start: tuple[int, int]) -> int:
+        return read_some((host, int(port)), about["topic"], start[0], start[1], about["bytes"])
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(len(about["starts"])) as threads:
+        log_bytes = sum(threads.map(read_one, about["starts"]))
+    return Read(time.perf_counter() - started, 0.0, log_bytes, 0)
+
+
+READERS: dict[str, Callable[[dict[str, Any]], Read]] = {
+    "raw": read_raw,
+    "librdkafka": read_librdkafka,
+    "crowd": read_crowd,
+}
 
 
 def main(kind: str, about: str) -> None:
     read, settings = READERS[kind], json.loads(about)
-    _say("ready")
+    say("ready")
     if not sys.stdin.readline():
         return
-    _say(json.dumps(asdict(read(settings))))
-    _say("done")
+    say(json.dumps(asdict(read(settings))))
+    say("done")
     sys.stdin.read()
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """One line to whoever started us."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from tests.bench import filling, readers, s3
 from tests.bench.backend import SEGMENT_BYTES, Backend
 from tests.bench.options import Options
+from tests.bench.plots import draw
 from tests.bench.results import Results
 from tests.bench.targets import TARGETS, targets_table
 from tests.kit import PROJECT, jars
@@ -42,6 +43,8 @@ class Report:
         results.details["targets"] = [target.judged(results) for target in TARGETS]
         self.save(results)
         self.show(targets_table(results))
+        for picture in draw(results, self._directory):
+            self._console.print(f"a picture: {picture}")
         self._console.print(f"as JSON: {self._directory / 'result.json'}")
 
 
@@ -59,7 +62,7 @@ def settings(options: Options, backend: Backend) -> dict[str, Any]:
             "tierproxy": _commit(),
             "python": sys.version.split()[0],
             "kafka": jars.KAFKA_VERSION,
-            "versitygw": s3.VERSION,
+            "store": f"versitygw {s3.VERSION}" if isinstance(backend.front, s3.FrontPage) else "a directory",
             **{name: version(name) for name in ("confluent-kafka", "aiobotocore", "aiohttp", "uvloop", "zstandard")},
         },
         "settings": {

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from tests.kit import golang
 from tests.kit.processes import Process, free_ports
@@ -30,6 +30,8 @@ class Counts:
     """What passed the front since it was reset: requests by kind, bytes of bodies."""
 
     gets: int = 0
+    whole: int = 0
+    """Those of the GETs that ask for no range: manifests and the like."""
     lists: int = 0
     heads: int = 0
     puts: int = 0
@@ -42,7 +44,23 @@ class Counts:
 
     @classmethod
     def of(cls, found: Mapping[str, int]) -> Self:
-        return cls(**{field.name: int(found[field.name]) for field in fields(cls)})
+        return cls(**{name: int(found[name]) for name in cls.names()})
+
+    @classmethod
+    def names(cls) -> list[str]:
+        return [field.name for field in fields(cls)]
+
+
+class Page(Protocol):
+    """How a store's distance is set, and what was asked of it."""
+
+    def set(self, *, delay_ms: float | None = None, bytes_per_second: float | None = None) -> None:
+        """From now on; what is left out stays. 0 is none."""
+
+    def counts(self) -> Counts:
+        """Since the last reset."""
+
+    def reset(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +70,6 @@ class FrontPage:
     port: int
 
     def set(self, *, delay_ms: float | None = None, bytes_per_second: float | None = None) -> None:
-        """From now on; what is left out stays. 0 is none."""
         wanted = {"delay_ms": delay_ms, "bytes_per_second": bytes_per_second}
         self._ask("POST", {name: value for name, value in wanted.items() if value is not None})
 

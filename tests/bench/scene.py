@@ -1,5 +1,6 @@
 """A backend with a tierproxy before it: what the questions are put to."""
 
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -8,9 +9,13 @@ from typing import Self
 
 from tests.bench import readers
 from tests.bench.backend import Backend, Stored, proxy
-from tests.bench.meters import Meter, Usage
+from tests.bench.meters import Meter, Usage, cpu_seconds
 from tests.bench.raw import Address, Connection, Read, asked
 from tests.bench.readers import Job
+from tests.kit.processes import wait_for
+
+_REST_SECONDS, _REST_SHARE = 0.5, 0.15
+"""At rest is who takes less than this share of a core for so long."""
 
 
 class Scene(AbstractContextManager["Scene"]):
@@ -41,8 +46,24 @@ class Scene(AbstractContextManager["Scene"]):
         self.backend.front.set(delay_ms=delay_ms)
 
     def empty_caches(self) -> None:
-        """A new tierproxy process: nothing of the archive is in its memory, nor in its disk cache if it has one."""
-        self.proxy.restart()
+        """A new tierproxy process: nothing of the archive is in its memory, nor in its disk cache if it has one.
+
+        It has come to rest: what the archiver does when it begins is nobody's reading.
+        """
+        self.proxy.stop()  # in order, so that it leaves its group and nothing happens when its session would end
+        self.proxy.start()
+        self._settle()
+
+    def _settle(self) -> None:
+        def used() -> float:
+            return cpu_seconds(self.parties)["tierproxy"]
+
+        def at_rest() -> bool:
+            before = used()
+            time.sleep(_REST_SECONDS)
+            return used() - before < _REST_SECONDS * _REST_SHARE
+
+        wait_for(at_rest, seconds=60, what="rest of tierproxy after its start")
 
     def meter(self) -> Meter:
         return Meter(self.parties, self.backend.front)
@@ -71,6 +92,7 @@ class Scene(AbstractContextManager["Scene"]):
 
     def __enter__(self) -> Self:
         self.proxy.start()
+        self._settle()
         return self
 
     def __exit__(

@@ -91,7 +91,7 @@ def _figures(results: Results, question: str, stored: Stored, reader: str, route
     results.figure(f"{path}/peak", median(s.usage.peaks["tierproxy"] for s in samples) / (1 << 20), "MiB")
     if stored.stored_bytes:
         gigabytes = stored.stored_bytes / 1e9
-        results.figure(f"{path}/gets", median(s.usage.s3.gets for s in samples), "")
+        results.figure(f"{path}/gets of segments", median(s.usage.s3.gets - s.usage.s3.whole for s in samples))
         results.figure(f"{path}/gets per GB", median(s.usage.s3.gets for s in samples) / gigabytes, "/GB")
         results.figure(f"{path}/fetched", median(s.usage.s3.sent for s in samples) / stored.stored_bytes)
 

@@ -22,15 +22,25 @@ class Raw:
         host, port = address.rsplit(":", 1)
         self._socket = socket.create_connection((host, int(port)), SECONDS)
 
+    @property
+    def port(self) -> int:
+        """Ours."""
+        port: int = self._socket.getsockname()[1]
+        return port
+
     def ask(self, request: bytes) -> bytes:
         """Sends the payload of a request; the payload of its answer."""
+        self.send(request)
+        return self.receive()
+
+    def send(self, request: bytes) -> None:
         self._socket.sendall(len(request).to_bytes(4, "big") + request)
+
+    def receive(self) -> bytes:
         return self._receive(int.from_bytes(self._receive(4), "big"))
 
     def fetch(self, version: int, partitions: Sequence[FetchPartition]) -> FetchResponse:
-        limits = {"max_wait_ms": 500, "min_bytes": 1, "max_bytes": 8 << 20}
-        request = build_fetch_request(version, 1, CLIENT, **limits, isolation=0, partitions=partitions)
-        return parse_fetch_response(self.ask(request), version)
+        return parse_fetch_response(self.ask(fetch_request(version, partitions)), version)
 
     def produce(self, topic: str, partition: int, batch: bytes) -> bytes:
         """Version 12, acks=all; the answer as it came."""
@@ -63,6 +73,12 @@ class Raw:
                 raise ConnectionError("the connection was closed in the middle of an answer")
             received += more
         return bytes(received)
+
+
+def fetch_request(version: int, partitions: Sequence[FetchPartition]) -> bytes:
+    """One that waits for at most half a second."""
+    limits = {"max_wait_ms": 500, "min_bytes": 1, "max_bytes": 8 << 20}
+    return build_fetch_request(version, 1, CLIENT, **limits, isolation=0, partitions=partitions)
 
 
 _MEMBER = "AAAAAAAAAAAAAAAAAAAAAQ"

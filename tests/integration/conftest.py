@@ -34,6 +34,7 @@ POLICIES: list[dict[str, Any]] = [
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--direct", action="store_true", help="read from the broker, without tierproxy")
+    parser.addoption("--workers", default=1, type=int, help="gateway processes of tierproxy")
     parser.addoption("--all-clients", action="store_true", help="the long form of the client tests, older clients too")
 
 
@@ -75,7 +76,8 @@ def stage(request: pytest.FixtureRequest, kafka: Cluster, tmp_path_factory: pyte
     s3.make_bucket("integration")
     directory = tmp_path_factory.mktemp("proxy")
     archives = {"local": {"url": (directory / "archive").as_uri()}, "cloud": s3.archive("integration")}
-    with Proxy(directory, kafka.bootstrap, POLICIES, archives=archives) as proxy:
+    settings = {"workers": request.config.getoption("--workers")}
+    with Proxy(directory, kafka.bootstrap, POLICIES, archives=archives, settings=settings) as proxy:
         yield Stage(kafka, proxy)
 
 

@@ -204,6 +204,7 @@ def _lies(scene: Scene) -> None:
     assert damaged >= 2, "whoever read it noticed: readers, or the archiver that verifies what it wrote"
     assert scene.metric("tierproxy_store_errors_total", kind="Unavailable") >= 10
     assert scene.metric("tierproxy_store_retries_total") >= 10
+    assert scene.metric("tierproxy_store_bulk_reads_total", end="done") >= 10
     assert scene.metric("tierproxy_partitions_stopped") == 0
 
 

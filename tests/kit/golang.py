@@ -35,7 +35,7 @@ def build(sources: Path, package: str, name: str) -> Path:
 
 def install(module: str, version: str) -> Path:
     """The program of `module` at `version`, as `go install` makes it; once. Raises NoGo."""
-    program = PROGRAMS / f"{module.rsplit('/', 1)[1]}-{version}"
+    program = installed(module, version)
     if not program.exists():
         unfinished = PROGRAMS / f"unfinished-{os.getpid()}"
         try:
@@ -44,6 +44,11 @@ def install(module: str, version: str) -> Path:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     return program
+
+
+def installed(module: str, version: str) -> Path:
+    """Where `install` puts it."""
+    return PROGRAMS / f"{module.rsplit('/', 1)[1]}-{version}"
 
 
 def _run(what: str, *arguments: str, cwd: Path | None = None, **environment: str) -> None:

@@ -47,6 +47,8 @@ class Proxy:
         self.process: Process | None = None
         self.options: list[str] = []
         """Of `tierproxy serve`, besides the configuration."""
+        self.module = "tierproxy"
+        """What is run."""
         (directory / "spool").mkdir(parents=True, exist_ok=True)
         self.write_config(
             {
@@ -78,7 +80,7 @@ class Proxy:
         """Starts it and, unless told otherwise, waits until `/ready` says yes."""
         self.process = Process(
             "tierproxy",
-            [sys.executable, "-m", "tierproxy", "serve", "--config", self.config_file, *self.options],
+            [sys.executable, "-m", self.module, "serve", "--config", self.config_file, *self.options],
             log=self.directory / "tierproxy.log",
             cwd=PROJECT,
         )

@@ -105,7 +105,7 @@ async def while_it_moves(position: Callable[[], int], seconds: float) -> AsyncIt
             yield
     except TimeoutError:
         if limit.expired():
-            raise TimeoutError(f"no byte has moved for {seconds:g} s, after {before}") from None
+            raise TimeoutError(f"no byte was taken for {seconds:g} s, after {before}") from None
         raise
     finally:
         looking.cancel()

@@ -18,7 +18,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tierproxy.archive.s3_client import is_proxied, tls_context
-from tierproxy.archive.s3_connection import NotPlain, RangeConnection, Signed
+from tierproxy.archive.s3_connection import RangeConnection, Signed
+from tierproxy.archive.s3_head import NotPlain
 from tierproxy.ranges import ByteRange
 from tierproxy.telemetry import STORE_BULK_READS, OncePerChange
 
@@ -34,8 +35,14 @@ REST_SECONDS = 60.0
 log = logging.getLogger(__name__)
 _changes = OncePerChange(log)
 
-_EXPECTED = frozenset({404, 416})
-"""Statuses of objects, not of a store that is not plain."""
+
+class Declined(Exception):
+    """The answer was not plain, or there is no TLS with this host. aiobotocore must ask, and knows why."""
+
+    def __init__(self, host: str, why: Exception) -> None:
+        super().__init__(f"{host}: {why}")
+        self.host = host
+        self.why = why
 
 
 class Overloaded(OSError):
@@ -45,7 +52,7 @@ class Overloaded(OSError):
 @dataclass(frozen=True, slots=True)
 class _Kept:
     signed: Signed | None
-    """None: where a proxy is between, aiobotocore must ask."""
+    """None: aiobotocore must ask, as a proxy is between."""
     keys: Any
     """That it was signed with; others mean that these may be withdrawn."""
     until: float
@@ -76,7 +83,7 @@ class BulkReader:
         self._rests_until = 0.0
 
     async def read(self, key: str, wanted: ByteRange) -> bytearray | None:
-        """Exactly these bytes, or None: then aiobotocore must be asked. OSError, as it breaks."""
+        """Exactly these bytes, or None: then it's aiobotocore's turn. Declined likewise. OSError, as it breaks."""
         if asyncio.get_running_loop().time() < self._rests_until:
             return None
         signed = await self._signed(key)
@@ -86,8 +93,12 @@ class BulkReader:
             body = await self._ask(signed, wanted)
         except (NotPlain, ssl.SSLError) as error:
             self._kept.pop(key, None)
-            self._declined(signed, error)
-            return None
+            status = error.status if isinstance(error, NotPlain) else 0
+            if status == 429 or (status >= 500 and status != 501):
+                STORE_BULK_READS.labels("failed").inc()
+                raise Overloaded(str(error)) from error
+            STORE_BULK_READS.labels("declined").inc()
+            raise Declined(signed.host, error) from error
         except OSError:
             STORE_BULK_READS.labels("failed").inc()
             raise
@@ -95,6 +106,15 @@ class BulkReader:
         self._strikes = 0
         _changes.ended(signed.host, f"{signed.host} gives ranges as it should again")
         return body
+
+    def strike(self, declined: Declined) -> None:
+        """After it had been declined, aiobotocore got the very bytes: neither keys nor object were the reason."""
+        self._strikes += 1
+        if self._strikes >= STRIKES:
+            self._strikes = 0
+            self._rests_until = asyncio.get_running_loop().time() + REST_SECONDS
+            host, why = declined.host, declined.why
+            _changes.began(host, f"{host} does not give ranges as it should ({why}): reading them takes more CPU")
 
     def close(self) -> None:
         """End the connections that nobody uses; whoever uses one has been cancelled."""
@@ -156,24 +176,10 @@ class BulkReader:
             self._kept.popitem(last=False)
         return kept.signed
 
-    def _declined(self, signed: Signed, error: NotPlain | ssl.SSLError) -> None:
-        STORE_BULK_READS.labels("declined").inc()
-        status = error.status if isinstance(error, NotPlain) else 0
-        if status == 429 or (status >= 500 and status != 501):
-            raise Overloaded(str(error)) from error
-        if status in _EXPECTED:
-            return
-        self._strikes += 1
-        if self._strikes >= STRIKES:
-            self._strikes = 0
-            self._rests_until = asyncio.get_running_loop().time() + REST_SECONDS
-            what = f"{signed.host} does not give ranges as it should ({error}): reading them takes more CPU"
-            _changes.began(signed.host, what)
-
 
 def parse_signed(url: str) -> Signed | None:
-    """What to connect to and ask for; None where a proxy is between."""
-    if is_proxied(url):
+    """What to connect to and ask for; None where that is aiobotocore's affair: a proxy is between, or an odd URL."""
+    if is_proxied(url) or not url.isascii() or not url.isprintable() or " " in url:
         return None
     parts = urlsplit(url)
     secure = parts.scheme == "https"
@@ -182,4 +188,11 @@ def parse_signed(url: str) -> Signed | None:
     authority = f"[{host}]" if ":" in host else host
     if port != (443 if secure else 80):
         authority += f":{port}"
-    return Signed(parts.scheme, host, port, authority, f"{parts.path or '/'}?{parts.query}")
+    lines = (
+        f"GET {parts.path or '/'}?{parts.query} HTTP/1.1",
+        f"Host: {authority}",
+        "Accept-Encoding: identity",
+        "User-Agent: tierproxy",
+        "Range: ",
+    )
+    return Signed(parts.scheme, host, port, "\r\n".join(lines).encode("ascii"))

@@ -1,7 +1,8 @@
 """Writing a segment: batches go in one after the other, chunks and at last the index go out to a file.
 
 Pure but for the file that is handed in; compressing takes time, so callers run `append` and `finish` in a
-thread. The layout is described in `segment_index`.
+thread, and may lend others: then a few chunks at a time are compressed while further batches come in, and go out in
+their order. The layout is described in `segment_index`.
 
 Aborted transactions. A broker lists them with a READ_COMMITTED fetch as (producer id, first offset),
 without the marker's offset; the markers come along as control batches, perhaps much later. So entries are
@@ -15,6 +16,8 @@ segment begins with a fetch of its own: what one leaves of an answer is fetched 
 """
 
 from bisect import bisect_right
+from collections import deque
+from concurrent.futures import Executor, Future
 from hashlib import sha256
 from typing import BinaryIO
 
@@ -29,6 +32,9 @@ from tierproxy.archive.segment_index import Aborted, Chunk, SegmentIndex, Segmen
 
 CHUNK_BYTES = 1 << 20
 """Plain bytes of a chunk: enough to compress well, little enough to read one for one record."""
+
+PRESSING = 2
+"""Most chunks of one segment that are left behind to be compressed; of such as have one large batch, fewer."""
 
 _HARDLY_SMALLER = 0.95
 _QUICK_CHUNKS = 15
@@ -46,10 +52,11 @@ class SegmentWriter:
         chunk_bytes: int = CHUNK_BYTES,
         *,
         writer: str = f"tierproxy {__version__}",
+        press: Executor | None = None,
     ) -> None:
         """Writes to `sink` from its current position on, which must be the start of the object.
 
-        `level` is zstd's.
+        `level` is zstd's. `press` has the threads that compress; without it the caller's does.
         """
         self.about = about
         self._name = f"{about.topic}-{about.partition}"
@@ -57,7 +64,9 @@ class SegmentWriter:
         self.chunk_bytes = chunk_bytes
         """As it was given; may be changed between two batches."""
         self._writer = writer
-        self._compressor = _Compressor(level)
+        self._levels = _Levels(level)
+        self._press = press
+        self._pressed: deque[tuple[_OpenChunk, int, Future[bytes]]] = deque()  # with zstd's level
         self._noted: set[tuple[int, int]] = set()
         self._abort_markers: dict[int, list[int]] = {}
         self._epochs: list[tuple[int, int]] = []
@@ -85,8 +94,9 @@ class SegmentWriter:
         self.index_size = 0
         """Bytes of the index and trailer frames, known after finish()."""
 
-    def append(self, batch: memoryview, header: BatchHeader) -> None:
-        """Add one whole batch; it is copied. ContinuityError if it does not lie behind the last one."""
+    def append(self, batch: memoryview, header: BatchHeader) -> bool:
+        """Add one whole batch; it is copied. Whether a chunk was closed by that. ContinuityError if the batch does not
+        lie behind the last one."""
         if self._index is not None:
             raise ValueError("the segment is finished")
         if len(batch) != header.size:
@@ -98,11 +108,14 @@ class SegmentWriter:
         self._note_epoch(header)
         if header.is_control and control_kind(batch) == CONTROL_ABORT:
             self._abort_markers.setdefault(header.producer_id, []).append(header.last_offset)
+        closed = False
         if self._open.plain and len(self._open.plain) + header.size > self.chunk_bytes:
             self._close_chunk()
+            closed = True
         self._open.add(batch, header)
         if len(self._open.plain) >= self.chunk_bytes:  # nothing more fits, and it may be long until something comes
             self._close_chunk()
+            closed = True
         if self._batch_count == 0:
             self.base_offset = header.base_offset
         self.last_offset = header.last_offset
@@ -112,11 +125,16 @@ class SegmentWriter:
         self.max_timestamp = max(self.max_timestamp, header.max_timestamp)
         self._batch_count += 1
         self._batch_codecs |= 1 << header.codec
+        return closed
 
     @property
     def open_bytes(self) -> int:
-        """Plain bytes of the chunk that is being filled: they are in memory."""
-        return len(self._open.plain)
+        """Plain bytes that are in memory: of the chunk that is being filled, and of those that are not written yet."""
+        return len(self._open.plain) + self._pressed_bytes
+
+    @property
+    def _pressed_bytes(self) -> int:
+        return sum(len(chunk.plain) for chunk, _, _ in self._pressed)
 
     def note_aborted(self, producer_id: int, first_offset: int) -> None:
         """Take down an entry of the list of aborted transactions that came with an answer.
@@ -126,6 +144,16 @@ class SegmentWriter:
         """
         self._noted.add((producer_id, first_offset))
 
+    def settle(self) -> None:
+        """Write all chunks that are full."""
+        while self._pressed:
+            self._write_first()
+
+    def drop(self) -> None:
+        """Nothing will come of this segment. A thread that is still at work on it is told so by CancelledError."""
+        for _, _, stored in list(self._pressed):
+            stored.cancel()
+
     def finish(self) -> SegmentIndex:
         """Write what is left and the index; what the segment now says of itself. The sink is not closed."""
         if self._index is not None:
@@ -134,6 +162,7 @@ class SegmentWriter:
             raise ValueError("a segment without batches can't be written")
         if self._open.plain:
             self._close_chunk()
+        self.settle()
         self._index = SegmentIndex(
             about=self.about,
             writer=self._writer,
@@ -181,8 +210,25 @@ class SegmentWriter:
         self._epochs.append((epoch, header.base_offset))
 
     def _close_chunk(self) -> None:
-        chunk = self._open
-        stored = self._compressor.compress(chunk.plain, chunk.compressed_bytes)
+        chunk, self._open = self._open, _OpenChunk()
+        level = self._levels.choose(len(chunk.plain), chunk.compressed_bytes)
+        if self._press is None:
+            self._write_chunk(chunk, level, _compressed(chunk.plain, level))
+            self._plain_digest.update(chunk.plain)
+            return
+        self._pressed.append((chunk, level, self._press.submit(_compressed, chunk.plain, level)))
+        self._plain_digest.update(chunk.plain)
+        while self._pressed and (len(self._pressed) > PRESSING or self._pressed_bytes > PRESSING * CHUNK_BYTES):
+            self._write_first()
+
+    def _write_first(self) -> None:
+        """Of the chunks that are being compressed."""
+        chunk, level, stored = self._pressed[0]
+        self._write_chunk(chunk, level, stored.result())
+        self._pressed.popleft()
+
+    def _write_chunk(self, chunk: "_OpenChunk", level: int, stored: bytes) -> None:
+        self._levels.learn(level, len(chunk.plain), len(stored))
         self._chunks.append(
             Chunk(
                 base_offset=chunk.base_offset,
@@ -194,8 +240,6 @@ class SegmentWriter:
                 max_timestamp=chunk.max_timestamp,
             )
         )
-        self._plain_digest.update(chunk.plain)
-        self._open = _OpenChunk()
         self._write(stored)
 
     def _write(self, data: bytes) -> None:
@@ -241,7 +285,7 @@ class _OpenChunk:
         self.max_timestamp = max(self.max_timestamp, header.max_timestamp)
 
 
-class _Compressor:
+class _Levels:
     """Spends time only where it pays.
 
     Batches that a producer compressed hardly shrink again, nor does data that is compressed or encrypted
@@ -254,17 +298,19 @@ class _Compressor:
         self._quick = min(level, _QUICK_LEVEL)
         self._quick_chunks = 0
 
-    def compress(self, plain: bytearray, compressed_bytes: int) -> bytes:
-        """One zstd frame. `compressed_bytes` of `plain` are in batches that have a codec."""
-        if 2 * compressed_bytes > len(plain):
-            return _compressed(plain, self._quick)
+    def choose(self, size: int, compressed_bytes: int) -> int:
+        """For a chunk of `size` bytes, of which `compressed_bytes` are in batches that have a codec."""
+        if 2 * compressed_bytes > size:
+            return self._quick
         if self._quick_chunks:
             self._quick_chunks -= 1
-            return _compressed(plain, self._quick)
-        stored = _compressed(plain, self._full)
-        if len(stored) > _HARDLY_SMALLER * len(plain):
+            return self._quick
+        return self._full
+
+    def learn(self, level: int, size: int, stored: int) -> None:
+        """What became of a chunk."""
+        if level == self._full and stored > _HARDLY_SMALLER * size:
             self._quick_chunks = _QUICK_CHUNKS
-        return stored
 
 
 _resting: dict[int, list[zstandard.ZstdCompressor]] = {}

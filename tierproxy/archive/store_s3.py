@@ -9,6 +9,9 @@ here and not by botocore, where they can be seen and counted.
 Bodies are not part of the signature, which would have to be computed before the first byte is sent and on
 the event loop. Their SHA-256 is instead, as x-amz-checksum-sha256, which the store checks as well.
 
+Ranges are read by `s3_bulk` first, for little CPU; after anything else than the plain answer aiobotocore asks. Both
+share the store's connections: each attempt of either takes one of `_slots`.
+
 Nothing waits for ever. An attempt ends when no byte has moved for `answer_seconds`: aiohttp sees to that once a body
 is sent, we do while it is. A call, with all its attempts, has a deadline that grows with what it moves, so that a
 store which lets bytes through one by one is given up too.
@@ -25,7 +28,7 @@ from uuid import uuid4
 
 from tierproxy.archive.bodies import FileSource, base64_sha256, while_it_moves
 from tierproxy.archive.meter import counted
-from tierproxy.archive.s3_bulk import BulkReader
+from tierproxy.archive.s3_bulk import BulkReader, Declined
 from tierproxy.archive.s3_client import KeyRing, KeysRefused, S3Place, mapped, presigned_url, s3_client, s3_config
 from tierproxy.archive.store import (
     Conflict,
@@ -110,17 +113,24 @@ class S3Store:
 
         async def attempt() -> bytes | bytearray:
             nonlocal first
+            declined = None
             if first:
                 first = False
-                with mapped(self._name(key)):
-                    body = await self._bulk.read(key, wanted)
-                if body is not None:
-                    return body
+                try:
+                    with mapped(self._name(key)):
+                        cheap = await self._bulk.read(key, wanted)
+                    if cheap is not None:
+                        return cheap
+                except Declined as error:
+                    declined = error
             answer = await self._call("get_object", key, Range=wanted.http)
             if (size := self._length(answer, key)) != wanted.size:
                 answer["Body"].close()
                 raise Truncated(f"{self._name(key)}: {size} bytes instead of {wanted}")
-            return await self._body(answer, key)
+            body = await self._body(answer, key)
+            if declined is not None:
+                self._bulk.strike(declined)
+            return body
 
         return await self._retried("get_range", key, attempt, wanted.size)
 

@@ -40,7 +40,7 @@ def main() -> None:
 def serve(config_file: Path, from_archive: bool, host: str | None) -> None:
     """Run gateway and archiver until SIGTERM or SIGINT."""
     from tierproxy.alone import alone  # the other commands need none of it
-    from tierproxy.app import run
+    from tierproxy.workers.supervisor import run
 
     if host is not None and not from_archive:
         raise click.UsageError("--host goes with --from-archive; else listen.host says where to listen")

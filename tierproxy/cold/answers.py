@@ -24,7 +24,7 @@ from tierproxy.archive.names import topic_id_text
 from tierproxy.archive.store import NotFound
 from tierproxy.catalog import UNKNOWN, Catalog, Tier
 from tierproxy.cold.allowance import CHUNK, Allowance, AnswerMemory
-from tierproxy.cold.budget import Crowded
+from tierproxy.cold.budget import ON_BEHALF_OF, Crowded
 from tierproxy.cold.facts import FactFinder
 from tierproxy.cold.limits import Claim, ColdLimits
 from tierproxy.cold.offsets import OffsetAnswers
@@ -105,6 +105,7 @@ class ColdAnswers:
         """
         claim = await self._throttle.admit(hold)
         wish = max(2 * hold.request.max_bytes, LEAST_WISH)
+        ON_BEHALF_OF.set(hold.client)
         room = self._memory.grant(min(wish, sum(_weight(question) for question in hold.refused)), hold.client)
         try:
             return await self._fetch(hold, room, claim), room

@@ -8,9 +8,13 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from tierproxy.errors import TierproxyError
+
+ON_BEHALF_OF: ContextVar[Hashable] = ContextVar("the client that cold bytes are read for", default=None)
+"""Set by who answers a client. What is started for it, reading ahead too, takes its turns: tasks inherit this."""
 
 QUEUE = 10_000
 """How many may wait. Each is a read of a chunk, which nobody may want any more when its turn comes."""
@@ -51,8 +55,8 @@ class ByteBudget:
 
     @asynccontextmanager
     async def lend(self, size: int, who: Hashable = None) -> AsyncIterator[None]:
-        """Raises Crowded. `who` is the client whose turn it takes; None is one, too."""
-        await self._take(size, who)
+        """Raises Crowded. `who` is the client whose turn it takes: without one, ON_BEHALF_OF; None is one, too."""
+        await self._take(size, who if who is not None else ON_BEHALF_OF.get())
         try:
             yield
         finally:

@@ -8,7 +8,6 @@ each trip to a thread and back costs as much as a tenth of a chunk.
 import asyncio
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -17,6 +16,8 @@ from tierproxy.archive.errors import FormatError
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import SegmentEntry
 from tierproxy.archive.segment_index import Chunk, SegmentIndex, read_index
+from tierproxy.archive.store import Store
+from tierproxy.background_threads import background_threads
 from tierproxy.byte_cache import ByteCache
 from tierproxy.cold.budget import ByteBudget
 from tierproxy.cold.plain import PlainChunk, unpacked
@@ -48,17 +49,24 @@ class Located:
 class Reads(Protocol):
     """What ranges of segments are read through: a store's own get_range, or that with caches before it."""
 
-    async def get_range(self, library: Library, key: str, start: int, end: int) -> Buffer:
+    async def get_range(self, store: Store, key: str, start: int, end: int) -> Buffer:
         """As Store.get_range."""
+        ...
+
+    async def drop(self, store: Store, key: str, start: int, end: int) -> None:
+        """What was got is damaged: it must not come from where it came from, if that was no store."""
         ...
 
 
 class DirectReads:
     """From the store, each time."""
 
-    async def get_range(self, library: Library, key: str, start: int, end: int) -> Buffer:
+    async def get_range(self, store: Store, key: str, start: int, end: int) -> Buffer:
         """As Store.get_range."""
-        return await library.store.get_range(key, start, end)
+        return await store.get_range(key, start, end)
+
+    async def drop(self, store: Store, key: str, start: int, end: int) -> None:
+        """Nothing is kept."""
 
 
 class Chunks:
@@ -88,7 +96,7 @@ class Chunks:
         self._reads = reads or DirectReads()
         self.read_seconds = 0.0
         """How long a read takes, lately."""
-        self._threads = ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2)), "decompress")
+        self._threads = background_threads(min(8, max(2, os.cpu_count() or 2)), "decompress")
 
     @property
     def stored_capacity(self) -> int:
@@ -134,6 +142,7 @@ class Chunks:
             index = read_index(data)
         except FormatError:  # it may have been damaged on the way
             DAMAGED_READS.labels("index").inc()
+            await self._reads.drop(segment.library.store, segment.key, start, end)
             start = end - segment.entry.index_size
             data = await self._read(segment, start, end)
             index = read_index(data)
@@ -191,12 +200,12 @@ class Chunks:
             key = (segment.key, number)
             if isinstance(plain, FormatError):
                 DAMAGED_READS.labels("chunk").inc()
-                self._stored.drop(key)
+                await self._forget(segment, index, number)
                 again = await self._stored_chunk(segment, index, number)
                 try:
                     plain = await self.in_thread(unpacked, again, about[number - first], slabs[number - first])
                 except FormatError:
-                    self._stored.drop(key)
+                    await self._forget(segment, index, number)
                     raise
                 found[number - first] = plain
             self._plain.put(key, plain)
@@ -215,6 +224,13 @@ class Chunks:
             return await asyncio.shield(flight)
         await asyncio.shield(flight)
         return await self._stored_chunk(segment, index, number)
+
+    async def _forget(self, segment: Located, index: SegmentIndex, number: int) -> None:
+        """A chunk came damaged."""
+        self._stored.drop((segment.key, number))
+        chunk = index.chunks[number]
+        end = chunk.position + chunk.stored_size
+        await self._reads.drop(segment.library.store, segment.key, chunk.position, end)
 
     def is_near(self, key: str, number: int) -> bool:
         """Whether a chunk is in memory or on its way."""
@@ -245,7 +261,7 @@ class Chunks:
     async def _read(self, segment: Located, start: int, end: int) -> Buffer:
         async with self._budget.lend(end - start):
             began = asyncio.get_running_loop().time()
-            data = await self._reads.get_range(segment.library, segment.key, start, end)
+            data = await self._reads.get_range(segment.library.store, segment.key, start, end)
             took = asyncio.get_running_loop().time() - began
         self.read_seconds += (took - self.read_seconds) / 4 if self.read_seconds else took
         STORE_READS.inc()

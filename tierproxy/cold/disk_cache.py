@@ -178,14 +178,17 @@ class DiskCache:
 class CachedReads:
     """Ranges of archived objects, from the disk cache where they are, else from the store."""
 
-    def __init__(self, cache: DiskCache, place_of: Callable[[Store], str]) -> None:
-        """`place_of` names a store: the same name for the same place at any time, in any process."""
+    def __init__(self, cache: DiskCache, place_of: Callable[[Store], str | None]) -> None:
+        """`place_of` names a store: the same name for the same place at any time, in any process. None: a store that is
+        as near as the cache."""
         self._cache = cache
         self._place_of = place_of
 
     async def get_range(self, store: Store, key: str, start: int, end: int) -> Buffer:
         """See Store.get_range. What the store gives is put into the cache, which the caller doesn't wait for."""
         here = self._name(store, key)
+        if here is None:
+            return await store.get_range(key, start, end)
         found = await self._cache.get(here, start, end)
         if found is not None:
             return found
@@ -195,10 +198,13 @@ class CachedReads:
 
     async def drop(self, store: Store, key: str, start: int, end: int) -> None:
         """What get_range() gave is damaged, though not by this disk: let it come from the store the next time."""
-        await self._cache.drop(self._name(store, key), start, end)
+        here = self._name(store, key)
+        if here is not None:
+            await self._cache.drop(here, start, end)
 
-    def _name(self, store: Store, key: str) -> str:
-        return f"{self._place_of(store)}/{key}"
+    def _name(self, store: Store, key: str) -> str | None:
+        place = self._place_of(store)
+        return None if place is None else f"{place}/{key}"
 
 
 def _advice(error: Exception) -> str:

@@ -34,9 +34,11 @@ from tierproxy.telemetry import DISK_CACHE_BYTES, DISK_CACHE_EVICTED_BYTES
 MARKER = "tierproxy-cache"
 USAGE = "usage"
 TEMPORARY = "tmp"
-SPARE_PART = 16
-"""When the directory is full, this part of its size is freed at a time."""
+SPARE_PART, SPARE_BYTES = 16, 8 << 30
+"""When the directory is full, this part of its size is freed at a time, but no more than so many bytes: others wait."""
 LOCK_SECONDS = 5.0
+PREPARE_SECONDS = 60.0
+"""The first look at a large directory takes its time, and processes that start together look one after the other."""
 _LOCK_PAUSE = 0.002
 _FOREIGN_BUT_HARMLESS = {"lost+found"}
 _SHARD, _OBJECT = re.compile(r"[0-9a-f]{2}"), re.compile(r"[0-9a-f]{30}")
@@ -86,12 +88,15 @@ class DiskRoom:
 
         Raises NotOurs.
         """
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileExistsError:
+            raise NotOurs(f"{self._root} is not a directory: let cache.disk.path name one") from None
         marker = self._root / MARKER
         if not is_ours(self._root):
             marker.touch(mode=0o600)
         (self._root / TEMPORARY).mkdir(mode=0o700, exist_ok=True)
-        with self.locked() as usage:
+        with self.locked(PREPARE_SECONDS) as usage:
             if marker.read_text(errors="replace") != _marker_text():
                 self._shrink(usage, 0, 0)
                 marker.write_text(_marker_text())
@@ -123,18 +128,18 @@ class DiskRoom:
             usage.set(usage.bytes - size)
 
     @contextmanager
-    def locked(self) -> Iterator[_Usage]:
-        """Nobody else adds, counts or makes room meanwhile."""
+    def locked(self, seconds: float = LOCK_SECONDS) -> Iterator[_Usage]:
+        """Nobody else adds, counts or makes room meanwhile. TimeoutError if it takes longer to get the lock."""
         handle = os.open(f"{self._root}/{USAGE}", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            for _ in range(round(LOCK_SECONDS / _LOCK_PAUSE)):
+            for _ in range(round(seconds / _LOCK_PAUSE)):
                 with suppress(BlockingIOError):
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 if self._closing.wait(_LOCK_PAUSE):
                     raise TimeoutError("the cache is being closed")
             else:
-                raise TimeoutError(f"{self._root}/{USAGE} has been locked by another process for {LOCK_SECONDS:g} s")
+                raise TimeoutError(f"{self._root}/{USAGE} has been locked by another process for {seconds:g} s")
             yield _Usage(handle)
         finally:
             os.close(handle)
@@ -143,7 +148,8 @@ class DiskRoom:
         """Count anew, and remove what was not used for longest until there is room for `size` more within `most`."""
         files = sorted(_files(self._root), reverse=True)
         usage.set(self._being_written() + sum(file.size for file in files))
-        goal = most - size - most // SPARE_PART if usage.bytes + size > most else usage.bytes
+        spare = min(most // SPARE_PART, SPARE_BYTES)
+        goal = most - size - spare if usage.bytes + size > most else usage.bytes
         while files and usage.bytes > goal:
             self._evict(usage, files.pop())
 
@@ -182,6 +188,8 @@ def free_and_used(root: Path) -> tuple[int, int]:
     Raises NotOurs, OSError.
     """
     there = next(path for path in (root, *root.parents) if path.exists())
+    if not there.is_dir():
+        raise NotOurs(f"{there} is not a directory: let cache.disk.path name one")
     if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
         raise PermissionError(EACCES, os.strerror(EACCES), str(there))
     used = sum(file.size for file in _files(root)) if there == root and is_ours(root) else 0

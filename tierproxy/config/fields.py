@@ -7,7 +7,7 @@ comes from a file must carry its unit, which validation knows by its context (`F
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo, WithJsonSchema
 
@@ -22,6 +22,7 @@ from tierproxy.config.units import (
 
 FROM_FILE: Final = "from a file"
 """The validation context in which numbers without units are refused."""
+MOST_WORKERS: Final = 256
 
 
 class HostPort(NamedTuple):
@@ -186,6 +187,15 @@ def _secret(value: object) -> object:
     raise ValueError("must be text: put it in quotes")
 
 
+def _workers(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,4}", value):
+        value = int(value)
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_WORKERS):
+        shown = repr(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else kind_of(value)
+        raise ValueError(f"must be a number of processes from 1 to {MOST_WORKERS}, or auto, not {shown}")
+    return value
+
+
 def size_within(low: int, high: int) -> AfterValidator:
     """Bounds in bytes, both allowed, told with their unit."""
     return _within(low, high, format_size)
@@ -259,5 +269,10 @@ ByteRate = Annotated[
     WithJsonSchema({"type": "string", "pattern": f"^none$|{SIZE_PATTERN}(/s)?$", "examples": ["50MiB/s", "none"]}),
 ]
 ArchiveName = Annotated[str | None, BeforeValidator(_archive_name)]
+Workers = Annotated[
+    int | Literal["auto"],
+    BeforeValidator(_workers),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": MOST_WORKERS}, {"const": "auto"}]}),
+]
 ClusterName = Annotated[str, AfterValidator(_cluster_name)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]

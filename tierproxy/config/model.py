@@ -29,6 +29,7 @@ from tierproxy.config.fields import (
     Secret,
     SizeBytes,
     TopicPattern,
+    Workers,
     ZstdLevel,
     count_within,
     duration_within,
@@ -343,7 +344,7 @@ class ColdClientLimit(Section):
 
 
 class LimitsConfig(Section):
-    """What bounds a process whatever its clients do."""
+    """What bounds tierproxy whatever its clients do; `workers` share it."""
 
     frame_bytes: Annotated[SizeBytes, Field(alias="frame"), size_within(1024, 2**31 - 1)] = 100 * 2**20
     """Largest request a client may send (Kafka: socket.request.max.bytes)."""
@@ -389,6 +390,9 @@ class Config(Section):
     topics: tuple[TopicPolicy, ...] = ()
     archiver: ArchiverConfig = ArchiverConfig()
     limits: LimitsConfig = LimitsConfig()
+    workers: Workers = 1
+    """Processes that serve clients, and one more for the archiver if there are several; `auto`: as many as this machine
+    or container gives us cores. `cache` and `limits` are for all of them together."""
     log: LogConfig = LogConfig()
 
     @property

@@ -15,6 +15,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from protocol.messages import NO_TOPIC_ID
 from tierproxy import telemetry
@@ -50,7 +51,8 @@ ANSWERS_IN_MEMORY = 4
 SEGMENTS_IN_MEMORY = 128 * 1024 * 1024
 """Bytes of all open segments together that are not in files yet; see `memory`."""
 TAKERS = 4
-"""Threads, and no more than cores, that take answers into segments: others are for what clients wait for."""
+"""Threads, and no more than cores, that take answers into segments, and as many that compress for them: others are for
+what clients wait for."""
 
 
 class Archiver:
@@ -74,6 +76,7 @@ class Archiver:
         self._troubles = OncePerChange(log)
         self._uploads = asyncio.Semaphore(config.archiver.uploads)
         self._takers = asyncio.Semaphore(min(TAKERS, os.cpu_count() or 1))
+        self._press = ThreadPoolExecutor(min(TAKERS, os.cpu_count() or 1), thread_name_prefix="compress")
         self._memory = SegmentMemory(SEGMENTS_IN_MEMORY)
         self._reading = TokenBucket(config.archiver.read_rate, clock.monotonic())
         self._trims = Trims(cluster)
@@ -131,6 +134,7 @@ class Archiver:
             for each in (self._membership, self._upkeep):
                 if each is not None:
                     each.cancel()
+            self._press.shutdown(wait=False, cancel_futures=True)
 
     # ---- what there is -------------------------------------------------------------------------------------
 
@@ -243,7 +247,7 @@ class Archiver:
             keep_bytes=policy.keep_on_broker.bytes,
             trim=policy.trim == "delete-records",
         )
-        spool = SpoolSettings(self._config.archiver.spool, policy.compression, self._memory)
+        spool = SpoolSettings(self._config.archiver.spool, policy.compression, self._memory, self._press)
         worker = PartitionWorker(pid, rules, spool, around, policy.storage_class)
         self._workers[pid] = worker, self._tasks.spawn(worker.run(), f"archive {pid}")
 

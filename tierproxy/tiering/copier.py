@@ -96,6 +96,7 @@ class Copier:
                 self._judge(response)
                 self._count(asked, response)
                 await _deliver(asked, response)
+                del response  # nobody sees its bytes now, so the next answer gets their memory
             if failures:
                 await asyncio.sleep(min(RETRY_FIRST * 2.0 ** min(failures - 1, 10), RETRY_MOST))
 

@@ -3,7 +3,8 @@
 Segments hold two things: the batches of a chunk that is not full yet, and finished chunks while they are so few that
 they need no file. As long as there is room each segment may hold plenty. When half of it is taken they get an equal
 share of the other half, and close chunks early and go to files sooner; so the total stays below `most`, unless there
-are so many segments that even the least share is too much (more than `most / 2 / SHARE_LEAST`).
+are so many segments that even the least share is too much (more than `most / 2 / SHARE_LEAST`). Chunks that are being
+compressed come on top of a segment's share, and only while it is SHARE_MOST (`spool`).
 """
 
 import threading

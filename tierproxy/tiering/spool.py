@@ -5,6 +5,7 @@ the process, however that ends; what is small depends on how much all segments h
 here is synchronous and takes time; callers run it in a thread.
 """
 
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -17,7 +18,7 @@ from tierproxy.archive.manifest import SegmentEntry
 from tierproxy.archive.segment import CHUNK_BYTES, SegmentWriter
 from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.errors import TierproxyError
-from tierproxy.tiering.memory import SegmentMemory
+from tierproxy.tiering.memory import SHARE_MOST, SegmentMemory
 
 
 class CorruptBatch(TierproxyError):
@@ -34,11 +35,13 @@ class OtherHistory(UnreadableBatch):
 
 @dataclass(frozen=True, slots=True)
 class SpoolSettings:
-    """`directory` None: the system's own for temporary files. `level`: zstd's."""
+    """`directory` None: the system's own for temporary files. `level`: zstd's. `press`: threads that compress, which
+    then goes on while the next answer is on its way."""
 
     directory: Path | None
     level: int
     memory: SegmentMemory
+    press: Executor | None = None
 
 
 class OpenSegment:
@@ -60,7 +63,7 @@ class OpenSegment:
         directory = str(settings.directory) if settings.directory is not None else None
         self._spool = SpooledTemporaryFile(dir=directory)  # noqa: SIM115 - lives as long as this
         self._file = cast(BinaryIO, self._spool)  # which it is since Python 3.11; the stubs say IO[bytes]
-        self._writer = SegmentWriter(about, settings.level, self._file)
+        self._writer = SegmentWriter(about, settings.level, self._file, press=settings.press)
         self._in_memory = True  # the spool is
         self._memory = settings.memory.enter()
 
@@ -80,20 +83,25 @@ class OpenSegment:
             raise fault
         for producer_id, first_offset in answer.aborted or () if batches else ():
             self._writer.note_aborted(producer_id, first_offset)
+        self._settle()  # others may hold more by now
         try:
             for header, batch in batches:
-                self._writer.chunk_bytes = min(CHUNK_BYTES, self._memory.share // 2)
                 if self._writer.base_offset < 0:
                     self.oldest_ms = header.max_timestamp
-                self._writer.append(batch, header)
+                closed = self._writer.append(batch, header)
                 self.next_offset = header.next_offset
                 self.last_epoch = header.leader_epoch
-                self._settle()
+                if closed:
+                    self._settle()
         except MalformedError as error:
             raise UnreadableBatch(str(error)) from error
+        finally:
+            self._settle()
 
     def finish(self, tag: str, now_ms: int) -> tuple[SegmentEntry, tuple[tuple[int, int], ...]]:
         """Close the segment: its entry for the manifest, and its leader epochs. May be called again."""
+        self._writer.settle()
+        self._settle()
         index = self._writer.finish()
         return self._writer.entry(tag, now_ms), index.epochs
 
@@ -103,15 +111,22 @@ class OpenSegment:
         return self._file
 
     def discard(self) -> None:
+        self._writer.drop()
         self._file.close()
         self._memory.leave()
 
     def _settle(self) -> None:
-        """Go to a file if there is too much in memory, and tell what there still is."""
+        """Go to a file if there is too much in memory, and tell what there still is.
+
+        What is being compressed comes on top of a segment's share, so it is not left behind when memory is short.
+        """
+        if self._memory.share < SHARE_MOST:
+            self._writer.settle()
         if self._in_memory and self._writer.stored_bytes > self._memory.share // 2:
             self._spool.rollover()
             self._in_memory = False
         self._memory.hold(self._writer.open_bytes + (self._writer.stored_bytes if self._in_memory else 0))
+        self._writer.chunk_bytes = min(CHUNK_BYTES, self._memory.share // 2)
 
     def _accept(self, answer: FetchedPartition) -> tuple[list[tuple[BatchHeader, memoryview]], TierproxyError | None]:
         accepted: list[tuple[BatchHeader, memoryview]] = []

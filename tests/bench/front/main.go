@@ -29,14 +29,15 @@ import (
 
 const (
 	page     = "/-front"
-	piece    = 256 << 10 // between two looks at the clock: 3 ms at 90 MB/s
+	piece    = 512 << 10 // between two looks at the clock, 6 ms at 90 MB/s: each wakes Go's whole machinery
 	headRoom = 64 << 10
-	burst    = 5 * time.Millisecond // what a connection that fell behind may catch up
+	burst    = 5 * time.Millisecond // what a body that fell behind may catch up
 )
 
 // Counts is what has passed since the last reset.
 type Counts struct {
 	Gets     int64 `json:"gets"`  // of objects
+	Whole    int64 `json:"whole"` // those of them without a range: documents
 	Lists    int64 `json:"lists"` // GETs of a bucket
 	Heads    int64 `json:"heads"`
 	Puts     int64 `json:"puts"`
@@ -79,6 +80,9 @@ func (f *front) begin(request *head) time.Duration {
 		f.counts.Lists++
 	case request.method == "GET":
 		f.counts.Gets++
+		if request.rangeOf == "" {
+			f.counts.Whole++
+		}
 		f.counts.Asked += request.ranged()
 	case request.method == "HEAD":
 		f.counts.Heads++
@@ -195,37 +199,39 @@ type pace struct {
 	next time.Time
 }
 
+func (p *pace) begin() {
+	if now := time.Now(); p.next.Before(now) {
+		p.next = now
+	}
+}
+
+// wait returns when the last of the next bytes may be there; then all of them may go.
 func (p *pace) wait(size int64) {
 	p.f.mu.Lock()
 	perByte := p.f.perByte
 	p.f.mu.Unlock()
-	now := time.Now()
-	if p.next.Before(now.Add(-burst)) {
-		p.next = now.Add(-burst)
-	}
 	p.next = p.next.Add(time.Duration(float64(size) * perByte))
-	if ahead := p.next.Sub(now); ahead > time.Millisecond {
-		time.Sleep(ahead)
+	time.Sleep(time.Until(p.next))
+	if late := time.Now().Add(-burst); p.next.Before(late) {
+		p.next = late
 	}
 }
 
 // pass hands on `size` bytes: first what is in the reader already, then from socket to socket.
 func (p *pace) pass(to *net.TCPConn, from side, size int64, passed func(int64)) error {
+	p.begin()
 	for size > 0 {
 		take := min(size, piece)
-		var err error
+		var source io.Reader = from.conn
 		if held := int64(from.reader.Buffered()); held > 0 {
-			take = min(take, held)
-			_, err = io.CopyN(to, from.reader, take)
-		} else {
-			_, err = io.CopyN(to, from.conn, take)
+			take, source = min(take, held), from.reader
 		}
-		if err != nil {
+		p.wait(take)
+		if _, err := io.CopyN(to, source, take); err != nil {
 			return err
 		}
 		passed(take)
 		size -= take
-		p.wait(take)
 	}
 	return nil
 }

@@ -33,7 +33,7 @@ def ask(bench: Bench) -> Table:
                 f"{figure(f'{path}/speed', megabytes / done.seconds, 'MB/s'):,.0f}",
                 f"{figure(f'{path}/speed per core', megabytes / cpu['tierproxy'], 'MB/s'):,.0f}",
                 *(
-                    f"{figure(f'{path}/cpu {party}', cpu[party] / megabytes * 1e3, 's/GB'):.2f}"
+                    f"{figure(f'{path}/cpu {party}', cpu.get(party, 0) / megabytes * 1e3, 's/GB'):.2f}"
                     for party in ("tierproxy", "broker", "s3")
                 ),
                 f"{figure(f'{path}/peak', done.usage.peaks['tierproxy'] / (1 << 20), 'MiB'):,.0f}",

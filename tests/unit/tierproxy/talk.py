@@ -71,7 +71,10 @@ class Talk:
 
     def broker(self, *payloads: bytes) -> None:
         for portion in self._portions(payloads):
-            self.conversation.from_broker(portion)
+            if self.conversation.passes(len(portion)):
+                self.conversation.to_client.append(portion)
+            else:
+                self.conversation.from_broker(portion)
 
     def to_broker(self) -> list[bytes]:
         """The frames that went to the broker since it was last asked."""

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from protocol.apis import ApiKey
-from tierproxy.broker_connection import BrokerConnection, Unreachable, UnsupportedBroker
+from tierproxy.broker_connection import LARGE_ANSWER_BYTES, ROOM_STEP, BrokerConnection, Unreachable, UnsupportedBroker
 
 VERSIONS = bytes.fromhex("0000 00000002 0012 0000 0004 0003 0002 0009")  # v0: ApiVersions 0-4, Metadata 2-9
 REFUSAL = bytes.fromhex("0023 00000001 0012 0000 0002")
@@ -114,6 +114,27 @@ async def test_an_answer_larger_than_any_buffer(connect: Connect) -> None:
     assert answer[4 + 12 :] == body
 
 
+async def test_the_memory_of_a_large_answer_is_used_again_when_nobody_sees_it(connect: Connect) -> None:
+    connection = await connect(Peer(echo))
+    first = await connection.request(3, 1, b"1" * LARGE_ANSWER_BYTES, 20)
+    memory, kept = first.obj, first[-10:]
+    second = await connection.request(3, 1, b"2" * LARGE_ANSWER_BYTES, 20)
+    assert (second.obj is not memory, bytes(kept)) == (True, b"1" * 10)
+    memory = second.obj
+    second.release()
+    third = await connection.request(3, 1, b"3" * (LARGE_ANSWER_BYTES - 1), 20)
+    assert third.obj is memory
+    assert bytes(third[-LARGE_ANSWER_BYTES + 1 :]) == b"3" * (LARGE_ANSWER_BYTES - 1)
+
+
+async def test_a_large_answers_memory_is_not_kept_for_small_ones(connect: Connect) -> None:
+    connection = await connect(Peer(echo))
+    for size in (LARGE_ANSWER_BYTES, 16 * LARGE_ANSWER_BYTES, LARGE_ANSWER_BYTES, 1):
+        answer = await connection.request(3, 1, bytes(size), 20)
+        assert memoryview(answer.obj).nbytes < 2 * size + 2 * ROOM_STEP
+        answer.release()
+
+
 async def test_a_caller_who_went_away_does_not_shift_the_answers(connect: Connect) -> None:
     release = asyncio.Event()
 
@@ -127,7 +148,7 @@ async def test_a_caller_who_went_away_does_not_shift_the_answers(connect: Connec
             await connection.request(3, 1, b"first", 60)
     release.set()
     answer = await connection.request(3, 1, b"second", 60)
-    assert answer.endswith(b"second")
+    assert bytes(answer).endswith(b"second")
 
 
 async def hang_up(request: bytes, writer: asyncio.StreamWriter) -> None:

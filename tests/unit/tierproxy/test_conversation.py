@@ -38,6 +38,34 @@ def heartbeat(correlation_id: int) -> bytes:
 # -- what passes ------------------------------------------------------------------------------------------------------
 
 
+def test_only_the_middle_of_what_flows_by_passes_unseen() -> None:
+    talk = Talk()
+    reply = answer(ApiKey.HEARTBEAT, 4, 1, bytes(20))
+    talk.client(heartbeat(1), request(ApiKey.METADATA, 12, 2, bytes(20)))
+    assert not talk.conversation.passes(1), "whose answer it is must be seen"
+    talk.conversation.from_broker(struct.pack(">i", len(reply)) + reply[:10])
+    left = len(reply) - 10
+    assert talk.conversation.passes(left - 2)
+    assert not talk.conversation.passes(2), "with the last byte the answer ends"
+    talk.conversation.from_broker(reply[-2:])
+    talk.conversation.from_broker(struct.pack(">i", 100) + answer(ApiKey.METADATA, 12, 2, bytes(10)))
+    assert not talk.conversation.passes(1), "this one is gathered"
+
+
+def test_of_a_fetch_answer_records_pass_unseen_and_what_is_patched_does_not() -> None:
+    talk = Talk()
+    talk.client(fetch(1, (0, 450), (1, 0), topic="plain"))
+    records = bytes(5000)
+    reply = fetch_answer(1, *(fetched(at, records=records, topic="plain") for at in (0, 1)))
+    behind_first = reply.index(records) + len(records)
+    talk.conversation.from_broker(struct.pack(">i", len(reply)) + reply[: behind_first - 100])
+    assert not talk.conversation.passes(101), "the next partition's log start is in there"
+    assert talk.conversation.passes(100)
+    assert not talk.conversation.passes(1)
+    talk.conversation.from_broker(reply[behind_first:])
+    assert talk.conversation.unanswered == 0
+
+
 def test_what_we_do_not_treat_passes_unchanged_both_ways(piecewise: bool) -> None:
     talk = Talk(piecewise=piecewise)
     talk.client(heartbeat(1), heartbeat(2))

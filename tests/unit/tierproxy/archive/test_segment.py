@@ -2,10 +2,13 @@ import io
 import random
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,7 +21,7 @@ from tests.unit.tierproxy.archive.test_segment_index import INDEX
 from tests.unit.vectors import SEGMENT_FILE, SEGMENT_LOG
 from tierproxy.archive.errors import ContinuityError
 from tierproxy.archive.names import parse_segment_name
-from tierproxy.archive.segment import SegmentWriter
+from tierproxy.archive.segment import PRESSING, SegmentWriter
 from tierproxy.archive.segment_index import Aborted, SegmentIndex, SegmentInfo, decompress_chunk, read_index
 
 ABOUT = SegmentInfo("prod", "flights", bytes(range(16)), 3)
@@ -334,3 +337,74 @@ def test_any_log_there_and_back(counts: list[int], chunk_bytes: int) -> None:
     assert (index.base_offset, index.last_offset, index.record_count) == (0, offset - 1, offset)
     largest = max(len(batch) for batch in batches)
     assert all(chunk.plain_size <= max(chunk_bytes, largest) for chunk in index.chunks)
+
+
+# -- compressing in other threads ----------------------------------------------------------------------------------
+
+
+class Press(Executor):
+    """Does nothing until it is told to."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.waiting.append((future, partial(fn, *args, **kwargs)))
+        return future
+
+    def work(self) -> None:
+        """The newest first."""
+        while self.waiting:
+            future, work = self.waiting.pop()
+            future.set_result(work())
+
+
+def texts(count: int) -> list[bytes]:
+    return [make_batch(i, [(0, 1, None, b"%d lazy dogs %d" % (i, i * i) * 20, ())]) for i in range(count)]
+
+
+def test_threads_make_the_same_segment() -> None:
+    sink = io.BytesIO()
+    with ThreadPoolExecutor(3) as press:
+        writer = SegmentWriter(ABOUT, 3, sink, 1000, press=press)
+        fill(writer, *texts(100))
+        writer.finish()
+    assert sink.getvalue() == write(*texts(100), chunk_bytes=1000)
+
+
+def test_chunks_are_written_in_their_order_whenever_they_are_ready() -> None:
+    sink, press, batches = io.BytesIO(), Press(), texts(PRESSING)
+    writer = SegmentWriter(ABOUT, 3, sink, 1, press=press)
+    fill(writer, *batches)
+    assert (len(press.waiting), writer.stored_bytes) == (PRESSING, 0)
+    assert writer.open_bytes == len(b"".join(batches))
+    press.work()
+    writer.settle()
+    assert (writer.stored_bytes, writer.open_bytes) == (len(sink.getvalue()), 0)
+    writer.finish()
+    assert sink.getvalue() == write(*batches, chunk_bytes=1)
+
+
+def test_no_more_than_a_few_chunks_are_on_their_way() -> None:
+    sink = io.BytesIO()
+    with ThreadPoolExecutor(1) as press:
+        writer = SegmentWriter(ABOUT, 3, sink, 1, press=press)
+        for batch in texts(20):
+            fill(writer, batch)
+            assert writer.open_bytes <= PRESSING * (len(batch) + 10)
+
+
+def test_a_large_batch_is_not_left_behind() -> None:
+    with ThreadPoolExecutor(1) as press:
+        writer = SegmentWriter(ABOUT, 3, io.BytesIO(), press=press)
+        fill(writer, make_batch(0, [(0, 1, None, random.Random(1).randbytes(PRESSING << 20), ())]))
+        assert writer.open_bytes == 0
+
+
+def test_of_a_segment_that_is_dropped_nothing_more_is_compressed() -> None:
+    press = Press()
+    writer = SegmentWriter(ABOUT, 3, io.BytesIO(), 1, press=press)
+    fill(writer, *texts(PRESSING))
+    writer.drop()
+    assert all(future.cancelled() for future, _ in press.waiting)

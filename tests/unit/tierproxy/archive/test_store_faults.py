@@ -65,7 +65,7 @@ async def test_an_upload_that_stands_still_is_cut_and_sent_again(store: S3Store,
 
 async def test_an_upload_that_never_moves_is_given_up(store: S3Store, way: Relay) -> None:
     way.faults = [stall_upload] * 3
-    with pytest.raises(Unavailable, match=r"no byte has moved for 2 s, after [1-9]"):
+    with pytest.raises(Unavailable, match=r"no byte was taken for 2 s, after [1-9]"):
         await store.put(KEY, io.BytesIO(bytes(LONG)))
     assert way.requests == ["PUT"] * 3
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+from prometheus_client import REGISTRY
 
 from tests.kit.s3 import S3Server
 from tests.kit.s3_faults import (
@@ -28,6 +29,12 @@ from tierproxy.archive.store import Conflict, NotFound, Refused, StoreError, Tru
 from tierproxy.archive.store_s3 import S3Store
 
 KEY = "prod/flights/manifest.json"
+
+
+def bulk_reads(end: str) -> float:
+    return REGISTRY.get_sample_value("tierproxy_store_bulk_reads_total", {"end": end}) or 0.0
+
+
 SLOW_DOWN = answer(503, "SlowDown")
 
 
@@ -244,6 +251,45 @@ async def test_a_store_without_ranges_is_not_read_whole(store: S3Store, way: Rel
 
 
 # -- limits -----------------------------------------------------------------------------------------------------------
+
+
+async def test_ranges_come_over_connections_of_our_own(store: S3Store, way: Relay) -> None:
+    await store.put(KEY, bytes(range(256)) * 1000)
+    before = bulk_reads("done")
+    for start in range(10):
+        assert await store.get_range(KEY, start, 100_000) == (bytes(range(256)) * 1000)[start:100_000]
+    assert bulk_reads("done") - before == 10
+    gets = [headers for method, headers in zip(way.requests, way.headers, strict=True) if method == "GET"]
+    assert not any("Authorization" in headers for headers in gets), "the URL is signed"
+
+
+async def test_after_a_failure_aiobotocore_asks(store: S3Store, way: Relay) -> None:
+    await store.put(KEY, b"x" * 1000)
+    for fault in (cut_body, SLOW_DOWN, ignore_range):
+        way.headers.clear()
+        way.faults = [fault]
+        assert await store.get_range(KEY, 10, 20) == b"x" * 10
+        assert ["Authorization" in headers for headers in way.headers] == [False, True]
+
+
+async def test_missing_objects_are_no_reason_to_ask_otherwise(store: S3Store, way: Relay) -> None:
+    await store.put(KEY, b"x")
+    for _ in range(5):
+        with pytest.raises(NotFound):
+            await store.get_range("missing", 0, 1)
+    before = bulk_reads("done")
+    assert await store.get_range(KEY, 0, 1) == b"x"
+    assert bulk_reads("done") - before == 1
+
+
+async def test_a_store_without_plain_answers_is_asked_by_aiobotocore_alone(store: S3Store, way: Relay) -> None:
+    await store.put(KEY, b"xy")
+    for _ in range(3):
+        way.faults = [ignore_range]
+        assert await store.get_range(KEY, 0, 1) == b"x"
+    way.headers.clear()
+    assert await store.get_range(KEY, 0, 1) == b"x"
+    assert ["Authorization" in headers for headers in way.headers] == [True]
 
 
 async def test_no_more_connections_than_allowed(store: S3Store, way: Relay) -> None:

@@ -1,7 +1,10 @@
+import subprocess
+import sys
 from pathlib import Path
 
 from pydantic import SecretStr
 
+from tests.kit import PROJECT
 from tests.kit.s3 import S3Server
 from tierproxy.archive.s3_client import S3Place
 from tierproxy.archive.store_file import FileStore
@@ -54,3 +57,9 @@ def test_what_is_handed_on_to_s3() -> None:
     )
     assert s3_place(ArchiveConfig(url="s3://bucket")) == S3Place("bucket")
     assert s3_place(ArchiveConfig(url="s3://bucket/")) == S3Place("bucket")
+
+
+def test_a_process_without_s3_does_not_import_its_client() -> None:
+    ask = "import sys, tierproxy.app; print('botocore' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, check=True, cwd=PROJECT)
+    assert done.stdout == b"False\n"

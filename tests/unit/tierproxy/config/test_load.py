@@ -57,6 +57,15 @@ def test_what_stays_in_the_archive() -> None:
     assert kept("keep_in_archive: {time: 7d, bytes: 1TiB}") == Keep(time_ms=604_800_000, bytes=2**40)
 
 
+def test_how_many_workers() -> None:
+    assert parse_config(GOOD).workers == 1
+    assert [parse_config(f"{GOOD}workers: {text}").workers for text in ("auto", "4", '"4"')] == ["auto", 4, 4]
+    for text, shown in (("0", "0"), ("257", "257"), ("many", "'many'"), ("yes", "true or false"), ("1.5", "a number")):
+        assert faults(f"{GOOD}workers: {text}") == [
+            f"workers (line 17): must be a number of processes from 1 to 256, or auto, not {shown}"
+        ]
+
+
 def test_bootstrap_may_be_written_as_kafka_tools_do() -> None:
     text = GOOD.replace('[kafka-0:9092, "[::1]:9093"]', "kafka-0:9092, kafka-1:9092")
     assert parse_config(text).cluster.bootstrap == (("kafka-0", 9092), ("kafka-1", 9092))

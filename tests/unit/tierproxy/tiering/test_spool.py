@@ -2,7 +2,9 @@
 
 import random
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 import zstandard
@@ -43,10 +45,10 @@ def segment(
     cut: bool = False,
     directory: Path | None = None,
     memory: SegmentMemory | None = None,
+    press: Executor | None = None,
 ) -> OpenSegment:
-    opened = OpenSegment(
-        ABOUT, SpoolSettings(directory, 3, memory or SegmentMemory(64 << 20)), at, epoch, first_is_cut=cut
-    )
+    settings = SpoolSettings(directory, 3, memory or SegmentMemory(64 << 20), press)
+    opened = OpenSegment(ABOUT, settings, at, epoch, first_is_cut=cut)
     _opened.append(opened)
     return opened
 
@@ -218,11 +220,20 @@ def test_an_impossible_header_is_damage_if_the_checksum_says_so() -> None:
 # ---- what is held in memory ----------------------------------------------------------------------------------
 
 
-def test_many_segments_together_hold_no_more_than_there_is_room_for(tmp_path: Path) -> None:
+@pytest.fixture
+def press() -> Iterator[Executor]:
+    with ThreadPoolExecutor(1) as threads:
+        yield threads
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_many_segments_together_hold_no_more_than_there_is_room_for(
+    tmp_path: Path, press: Executor, threads: bool
+) -> None:
     """Each gets random bytes many times its share, in turns; then some end, and all that is left is counted still."""
     room = 64 * SHARE_LEAST
     memory = SegmentMemory(room)
-    all_of = [segment(directory=tmp_path, memory=memory) for _ in range(20)]
+    all_of = [segment(directory=tmp_path, memory=memory, press=press if threads else None) for _ in range(20)]
     large = [noisy(base) for base in range(3)]
     for base, each in enumerate(large):
         for opened in all_of:
@@ -245,6 +256,16 @@ def test_a_segment_alone_may_hold_much() -> None:
     opened.take(answer(batch(0)))
     assert memory.held == opened.plain_bytes == len(batch(0))
     assert memory.share == SHARE_MOST
+
+
+def test_what_is_being_compressed_is_held_until_it_is_written(press: Executor) -> None:
+    memory, busy = SegmentMemory(64 << 20), Event()
+    press.submit(busy.wait)
+    opened = segment(memory=memory, press=press)
+    opened.take(answer(*map(noisy, range(5))))  # a chunk has room for three of them
+    assert memory.held == opened.plain_bytes == len(noisy(0)) * 5
+    busy.set()
+    assert finished(opened)[0] == b"".join(map(noisy, range(5)))
 
 
 def test_a_thread_that_has_not_heard_of_the_end_holds_nothing() -> None:

@@ -1,0 +1,181 @@
+"""Buffers that are used again: every byte is right, however slowly and unevenly it is taken."""
+
+import asyncio
+import contextlib
+import random
+import socket
+import ssl
+import struct
+from pathlib import Path
+
+import pytest
+
+from protocol.apis import ApiKey
+from tests.kit.certificates import Authority
+from tests.unit.tierproxy.stage import Stage, framed
+from tests.unit.tierproxy.talk import answer, fetch, fetch_answer, fetched, request
+from tierproxy.access import client_tls
+from tierproxy.config import BrokerTlsConfig, ListenTlsConfig, SecurityConfig
+from tierproxy.sides import BUFFER, COPY_BELOW, SPARE, BrokerSide, Buffers, ClientSide, Side
+
+pytestmark = pytest.mark.both_loops
+
+CLIENTS = 4
+ROUNDS = 3
+
+
+def answers(client: int, asked: int) -> bytes:
+    """Unlike anybody else's, some buffers long, and either flowing by or with partitions that are looked at."""
+    some = random.Random(client * 1000 + asked)
+    if asked % 2 == 0:
+        return framed(answer(ApiKey.HEARTBEAT, 4, client, some.randbytes(3 * BUFFER + some.randrange(BUFFER))))
+    sizes = (2 * BUFFER, some.randrange(100), BUFFER + some.randrange(BUFFER))
+    partitions = (fetched(at, records=some.randbytes(size), topic="plain") for at, size in enumerate(sizes))
+    return framed(fetch_answer(client, *partitions))
+
+
+def ask(client: int, asked: int) -> bytes:
+    if asked % 2 == 0:
+        return framed(request(ApiKey.HEARTBEAT, 4, client, b"\x02g\x00\x00\x00\x01\x02m\x00\x00"))
+    return framed(fetch(client, (0, 0), (1, 0), (2, 0), topic="plain"))
+
+
+async def broker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Sends each client, told by the correlation id, its own answers, in portions of any size."""
+    some = random.Random(0)
+    for asked in range(ROUNDS):
+        (size,) = struct.unpack(">i", await reader.readexactly(4))
+        (client,) = struct.unpack_from(">i", await reader.readexactly(size), 4)
+        reply = memoryview(answers(client, asked))
+        while reply:
+            portion = some.choice((1, 7, COPY_BELOW, COPY_BELOW + 1, BUFFER, 2 * BUFFER))
+            writer.write(reply[:portion])
+            reply = reply[portion:]
+            await writer.drain()
+    await reader.read()
+
+
+@pytest.fixture(params=["plaintext", "TLS"])
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
+    if request.param == "plaintext":
+        return Stage(broker)
+    authority = Authority(tmp_path)
+    issued = authority.issue("server", ["localhost", "127.0.0.1"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(issued.cert_file, issued.key_file)
+    about = BrokerTlsConfig(ca_file=authority.ca_file)
+    return Stage(
+        broker,
+        tls=ListenTlsConfig(cert_file=issued.cert_file, key_file=issued.key_file),
+        broker_context=context,
+        broker_tls=client_tls(SecurityConfig(protocol="SSL", tls=about)),
+    )
+
+
+async def read(stage: Stage, client: int, trust: ssl.SSLContext | None) -> int:
+    """One client, between sockets that hold next to nothing. How often the proxy could not get rid of what it had."""
+    some = random.Random(client)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", stage.port))
+    name = "localhost" if trust else None
+    reader, writer = await asyncio.open_connection(sock=sock, ssl=trust, server_hostname=name, limit=4096)
+    host, port = sock.getsockname()
+    while not (found := [each for each in stage.listener.sessions if each.name == f"{host}:{port}"]):
+        await asyncio.sleep(0)
+    (session,) = found
+    session.client.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    lagged = 0
+    for asked in range(ROUNDS):
+        writer.write(ask(client, asked))
+        wanted = memoryview(answers(client, asked))
+        while wanted:
+            got = await reader.read(some.choice((1, 1000, 1 << 20)))
+            assert got == wanted[: len(got)], f"client {client}: wrong bytes {len(wanted)} before the end"
+            wanted = wanted[len(got) :]
+            lagged += session.client.full
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return lagged
+
+
+async def test_every_client_gets_its_own_bytes_however_slowly_it_takes_them(stage: Stage, tmp_path: Path) -> None:
+    trust = ssl.create_default_context(cafile=tmp_path / "ca.pem") if stage.tls else None
+    async with stage, asyncio.TaskGroup() as group:
+        lagged = [group.create_task(read(stage, client, trust)) for client in range(CLIENTS)]
+    assert all(each.result() for each in lagged), "nobody was slow enough to try what is tried here"
+
+
+class Keeper:
+    """A session that keeps the views it is handed until told otherwise."""
+
+    client: ClientSide
+    broker: BrokerSide
+
+    def __init__(self, buffers: Buffers) -> None:
+        self.broker = BrokerSide(self, buffers)
+        self.got: list[bytes | memoryview] = []
+        self.keeps_views = True
+
+    def receive(self, data: bytes) -> None:
+        self.broker.get_buffer(-1)[: len(data)] = data
+        self.broker.buffer_updated(len(data))
+
+    def from_broker(self, data: bytes | memoryview) -> None:
+        self.got.append(data)
+
+    def client_connected(self) -> None: ...
+
+    def from_client(self, data: bytes) -> None: ...
+
+    def pressure_changed(self) -> None: ...
+
+    def carry_on(self) -> None: ...
+
+    def side_lost(self, side: Side, error: Exception | None) -> None: ...
+
+
+async def test_a_buffer_serves_others_only_when_nobody_has_views_of_it() -> None:
+    buffers = Buffers()
+    keeper, other = Keeper(buffers), Keeper(buffers)
+    portions = [bytes([n]) * (COPY_BELOW + 1) for n in range(3)]
+    for portion in portions:
+        keeper.receive(portion)
+        other.receive(b"\xff" * BUFFER)
+    assert keeper.got == portions
+    keeper.keeps_views = False
+    keeper.got.clear()
+    keeper.broker.settle()
+    taken = buffers.take()
+    assert bytes(taken[: COPY_BELOW + 1]) == portions[-1], "the last one is used again"
+    keeper.broker.settle()
+    assert buffers.take() is not taken, "it is given back once"
+
+
+async def test_a_few_bytes_never_keep_a_buffer() -> None:
+    buffers = Buffers()
+    keeper = Keeper(buffers)
+    for n in range(3):
+        keeper.receive(bytes([n]) * COPY_BELOW)
+    buffer = buffers.take()
+    assert bytes(buffer[:COPY_BELOW]) == b"\x02" * COPY_BELOW, "all three came by the same one, which is free"
+    assert keeper.got == [bytes([n]) * COPY_BELOW for n in range(3)]
+
+
+async def test_who_receives_nothing_any_more_has_no_buffer() -> None:
+    buffers = Buffers()
+    keeper = Keeper(buffers)
+    buffer = keeper.broker.get_buffer(-1)  # as for a read that finds nothing
+    keeper.broker.rest()
+    assert buffers.take() is buffer
+
+
+async def test_only_a_few_buffers_are_kept() -> None:
+    buffers = Buffers()
+    taken = [buffers.take() for _ in range(2 * SPARE)]
+    for buffer in taken:
+        buffers.give_back(buffer)
+    again = [buffers.take() for _ in range(2 * SPARE)]
+    assert sum(any(buffer is one for one in taken) for buffer in again) == SPARE

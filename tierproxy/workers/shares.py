@@ -1,0 +1,23 @@
+"""One worker's share of what is said for all of them."""
+
+from tierproxy.config import Config
+
+
+def share_of(config: Config, workers: int) -> Config:
+    """The configuration of one of `workers` gateways: memory, connections and bytes in flight are divided.
+
+    The admin port is the supervisor's.
+    """
+
+    def part(whole: int) -> int:
+        return -(-whole // workers)
+
+    limits = config.limits
+    bounds = {
+        "connections": part(limits.connections),
+        "gathered_bytes": part(limits.gathered_bytes),
+        "cold_bytes": part(limits.cold_bytes),
+        "cold_answers_bytes": part(limits.cold_answers_bytes),
+    }
+    cache = config.cache.model_copy(update={"memory": part(config.cache.memory)})
+    return config.model_copy(update={"limits": limits.model_copy(update=bounds), "cache": cache, "admin": None})
