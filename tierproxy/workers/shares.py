@@ -4,7 +4,7 @@ from tierproxy.config import Config
 
 
 def share_of(config: Config, workers: int) -> Config:
-    """The configuration of one of `workers` gateways: memory, connections and bytes in flight are divided.
+    """The configuration of one of `workers` gateways: memory, connections, bytes in flight and rates are divided.
 
     The admin port is the supervisor's.
     """
@@ -12,6 +12,7 @@ def share_of(config: Config, workers: int) -> Config:
     def part(whole: int) -> int:
         return -(-whole // workers)
 
+    config = config.cold_rates_shared(workers)
     limits = config.limits
     bounds = {
         "connections": part(limits.connections),

@@ -9,7 +9,8 @@ def test_memory_and_connections_are_divided_and_nothing_else() -> None:
         listen: {advertised_host: localhost}
         admin: {port: 9180}
         cache: {memory: 300MiB}
-        limits: {connections: 1000, cold_in_flight: 90MiB, cold_answers: 60MiB, gathered: 30MiB}
+        limits:
+          {connections: 1000, cold_in_flight: 90MiB, cold_answers: 60MiB, gathered: 30MiB, cold_read_rate: 12MiB/s}
         """
     )
     share = share_of(whole, 3)
@@ -22,10 +23,11 @@ def test_memory_and_connections_are_divided_and_nothing_else() -> None:
         20 * mib,
         10 * mib,
     )
+    assert bounds.cold_read_rate == 4 * mib
     assert share.admin is None
     same = {"cache": whole.cache, "limits": whole.limits, "admin": whole.admin}
     assert Config.model_copy(share, update=same) == whole
     assert bounds.model_copy(update={name: getattr(whole.limits, name) for name in DIVIDED}) == whole.limits
 
 
-DIVIDED = ("connections", "cold_bytes", "cold_answers_bytes", "gathered_bytes")
+DIVIDED = ("connections", "cold_bytes", "cold_answers_bytes", "gathered_bytes", "cold_read_rate")
