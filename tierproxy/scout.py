@@ -79,6 +79,7 @@ class Scout:
         self._topics_at = -TOPICS_EVERY
         self._claimed: set[str] = set()  # archives that are recorded as this cluster's
         self._unarchived: set[PartitionId] = set()  # those without a manifest that have not lost it either
+        self._failed: set[PartitionId] = set()  # those that are tried again in a moment
         self._wake = asyncio.Event()
         self._in_use: dict[PartitionId, Tier] = {}
         self._trouble = OncePerChange(log)
@@ -100,7 +101,7 @@ class Scout:
             self._wake.clear()
             wanted, self._catalog.wanted = self._catalog.wanted, {}
             for tier in wanted.values():
-                if tier.pid not in self._manifests:
+                if tier.pid not in self._manifests and tier.pid not in self._failed:
                     self._tasks.spawn(self._learn_quietly(tier), f"scout: {tier.pid}")
 
     def wake(self) -> None:
@@ -175,7 +176,9 @@ class Scout:
             self._trouble.ended(f"{tier.archive} facts", f"facts of {tier.pid.topic} can be learned again")
         except TierproxyError as error:
             self._trouble.began(f"{tier.archive} facts", f"can't learn what is archived: {error}; trying again")
+            self._failed.add(tier.pid)  # or each hot fetch would have it tried again, for as long as a store is away
             await asyncio.sleep(RETRY_AFTER)
+            self._failed.discard(tier.pid)
             self._catalog.want(tier)
             self.wake()
 

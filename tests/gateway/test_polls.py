@@ -12,7 +12,7 @@ from tests.fakes.asking import Ask, Connection
 from tests.fakes.broker import FakeCluster
 from tests.fakes.subjects import LONG, batch, waits
 from tests.gateway.stage import Gateway, fill, read_until
-from tierproxy.scout import MANIFESTS_EVERY_MS
+from tierproxy.scout import MANIFESTS_EVERY_MS, RETRY_AFTER
 
 NONE = ErrorCode.NONE
 
@@ -236,3 +236,17 @@ async def test_memory_for_archived_records_is_lent_until_the_client_takes_them(
             await asyncio.sleep(0.01)
     while gateway.memory.held:
         await asyncio.sleep(0.01)
+
+
+async def test_an_archive_that_is_away_is_not_asked_with_each_hot_fetch(
+    brokers: FakeCluster, gateway: Gateway, client: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = brokers.create_topic("cold.t")
+    fill(topic[0], 1)
+    while "can't learn what is archived" not in caplog.text:  # nobody has ever written to it: it may not be mounted
+        await client.fetch(17, Ask(topic.topic_id, 0, 0))
+    before, began = len(brokers.asked(ApiKey.LIST_OFFSETS)), asyncio.get_running_loop().time()
+    for _ in range(500):
+        await client.fetch(17, Ask(topic.topic_id, 0, 0))
+    tries = 2 + (asyncio.get_running_loop().time() - began) / RETRY_AFTER
+    assert len(brokers.asked(ApiKey.LIST_OFFSETS)) - before <= 3 * tries
