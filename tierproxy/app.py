@@ -9,7 +9,7 @@ import contextlib
 import logging
 import resource
 import signal
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Literal
@@ -23,17 +23,14 @@ from tierproxy.allocator import keep_freed_memory
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
-from tierproxy.archive.store import Store
 from tierproxy.archive.store_paced import PacedStore
 from tierproxy.archive.stores import open_store
 from tierproxy.catalog import Catalog
 from tierproxy.clock import Clock, SystemClock
 from tierproxy.cold.allowance import AnswerMemory
 from tierproxy.cold.answers import ColdAnswers
-from tierproxy.cold.budget import ByteBudget
-from tierproxy.cold.chunks import Chunks
+from tierproxy.cold.assembly import ColdCaches
 from tierproxy.cold.deletions import Deletions
-from tierproxy.cold.disk_cache import CachedReads, DiskCache
 from tierproxy.cold.limits import ColdLimits
 from tierproxy.cold.reader import ColdReader
 from tierproxy.cold.shared_reads import Neighbours
@@ -167,9 +164,7 @@ class App:
             library.stand_beside(name, libraries)
         gateway_cluster = self._cluster("tierproxy-gateway")
         archiver_cluster = self._cluster("tierproxy-archiver")
-        disk = DiskCache(config.cache.disk.path, config.cache.disk.size, self._clock) if config.cache.disk else None
-        reads = CachedReads(disk, self._places(libraries).get) if disk is not None else None
-        chunks = Chunks(self._background, config.cache.memory, ByteBudget(config.limits.cold_bytes), reads)
+        caches = ColdCaches(config, self._clock, libraries, self._background, self._neighbours)
         admin = Admin(config.admin, self._health) if config.admin is not None else None
 
         addresses = _addresses(config.listen)
@@ -195,7 +190,7 @@ class App:
             self._background,
             partial(self._health.set, "cluster"),
         )
-        reader, memory = ColdReader(chunks, self._background), AnswerMemory(config.limits.cold_answers_bytes)
+        reader, memory = ColdReader(caches.chunks, self._background), AnswerMemory(config.limits.cold_answers_bytes)
         limits = ColdLimits(config)
         cold = ColdAnswers(catalog, scout, reader, memory, libraries, self._background, limits)
         listener.connect(
@@ -215,8 +210,8 @@ class App:
             if admin is not None:
                 await admin.start()
             serves, archives = "gateway" in self._roles, "archiver" in self._roles and archives_anything(config)
-            if serves and disk is not None:
-                await disk.start()
+            if serves:
+                await caches.start()
             if await self._reached(scout.start if serves else archiver_cluster.refresh):
                 if serves:
                     await listener.open_bootstrap()
@@ -243,22 +238,11 @@ class App:
                 await cluster.close()
             for library in libraries.values():
                 await library.store.close()
-            chunks.close()
-            if disk is not None:
-                await disk.close()
+            await caches.close()
             if admin is not None:
                 await admin.close()
         if self._crash is not None:
             raise self._crash
-
-    def _places(self, libraries: Mapping[str, Library]) -> dict[Store, str]:
-        """Where the stores are whose bytes are worth a place in the disk cache: a directory's are on a disk already."""
-        archives = self._config.archives
-        return {
-            library.store: f"{archives[name].endpoint_url or ''} {archives[name].url}"
-            for name, library in libraries.items()
-            if not archives[name].url.startswith("file:")
-        }
 
     def _cluster(self, client_id: str) -> Cluster:
         return Cluster(self._config.cluster.bootstrap, self._access, client_id, self._clock)

@@ -213,10 +213,14 @@ class Conversation:
             self.to_broker.append(piece.data)
             self._request_passes = not piece.last
             return
-        self._head += piece.data
-        if not piece.last and len(self._head) < HEAD_BYTES:
-            return
-        head = bytes(self._head) if piece.last else self._head
+        head: bytes | bytearray
+        if piece.last and not self._head:  # the usual case: it is copied once only
+            head = bytes(piece.data)
+        else:
+            self._head += piece.data
+            if not piece.last and len(self._head) < HEAD_BYTES:
+                return
+            head = bytes(self._head) if piece.last else self._head
         if self.requests_seen == 0 and (fault := handshake.first_frame(head)) is not None:
             raise MalformedError(fault)
         header = read_request_header(head)

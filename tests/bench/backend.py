@@ -26,6 +26,11 @@ SEGMENT_BYTES = 128 << 20
 """tierproxy's default."""
 CLUSTER = "bench"
 ARCHIVING_DELAY_MS = 30
+_ARCHIVER = {
+    "group": "none",  # joining one takes its time, and then the archiver begins in the middle of a reading
+    "merge": False,
+    "metadata_interval": "1s",
+}
 LIVE = "live"
 """A topic for what is produced while measuring: archived, trimmed never."""
 Say = Callable[[str], None]
@@ -140,7 +145,7 @@ def proxy(directory: Path, backend: Backend, corpora: Sequence[Corpus], age: str
         policies(corpora, age),
         archives={"s3": backend.archive},
         cluster=CLUSTER,
-        settings={"archiver": {"spool": str(directory / "spool"), "merge": False, "metadata_interval": "1s"}},
+        settings={"archiver": {**_ARCHIVER, "spool": str(directory / "spool")}},
     )
     if isinstance(backend.front, FilesPage):
         made.module = far_files.__name__

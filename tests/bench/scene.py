@@ -14,8 +14,8 @@ from tests.bench.raw import Address, Connection, Read, asked
 from tests.bench.readers import Job
 from tests.kit.processes import wait_for
 
-_REST_SECONDS, _REST_SHARE = 0.5, 0.15
-"""At rest is who takes less than this share of a core for so long."""
+_REST_SECONDS, _ARCHIVER_REST_SECONDS, _REST_SHARE = 0.5, 4.0, 0.15
+"""At rest is who takes less than this share of a core for so long, and asks S3 for nothing."""
 
 
 class Scene(AbstractContextManager["Scene"]):
@@ -23,6 +23,7 @@ class Scene(AbstractContextManager["Scene"]):
 
     def __init__(self, directory: Path, backend: Backend) -> None:
         self.backend = backend
+        self._delay_ms = 0.0
         self.proxy = proxy(directory / "tierproxy", backend, [s.corpus for s in backend.stored.values()], age="10m")
 
     @property
@@ -43,27 +44,39 @@ class Scene(AbstractContextManager["Scene"]):
 
     def far(self, delay_ms: float) -> None:
         """S3 answers after so long from now on."""
+        self._delay_ms = delay_ms
         self.backend.front.set(delay_ms=delay_ms)
 
-    def empty_caches(self) -> None:
-        """A new tierproxy process: nothing of the archive is in its memory, nor in its disk cache if it has one.
+    def restart(self, *, archiver: bool = False) -> None:
+        """A new tierproxy process, at rest: nothing of the archive is in its memory, nor in a disk cache.
 
-        It has come to rest: what the archiver does when it begins is nobody's reading.
+        Without the archiver, which is measured for itself: when it begins it loads every manifest, some of them
+        seconds later, and that would be taken for the readers' doing.
         """
-        self.proxy.stop()  # in order, so that it leaves its group and nothing happens when its session would end
+        self.proxy.stop()
+        self._configure(archiver)
         self.proxy.start()
-        self._settle()
+        self._settle(_ARCHIVER_REST_SECONDS if archiver else _REST_SECONDS)
 
-    def _settle(self) -> None:
-        def used() -> float:
-            return cpu_seconds(self.parties)["tierproxy"]
+    def _configure(self, archiver: bool) -> None:
+        about = self.proxy.config
+        self.proxy.write_config({**about, "archiver": {**about["archiver"], "enabled": archiver}})
+
+    def _settle(self, quiet: float) -> None:
+        """S3 is near meanwhile: loading manifests from afar looks like resting."""
+
+        def used() -> tuple[float, int]:
+            return cpu_seconds(self.parties)["tierproxy"], self.backend.front.counts().gets
 
         def at_rest() -> bool:
-            before = used()
-            time.sleep(_REST_SECONDS)
-            return used() - before < _REST_SECONDS * _REST_SHARE
+            seconds, gets = used()
+            time.sleep(quiet)
+            seconds_now, gets_now = used()
+            return gets_now == gets and seconds_now - seconds < quiet * _REST_SHARE
 
-        wait_for(at_rest, seconds=60, what="rest of tierproxy after its start")
+        self.backend.front.set(delay_ms=0)
+        wait_for(at_rest, seconds=90, what="rest of tierproxy after its start")
+        self.backend.front.set(delay_ms=self._delay_ms)
 
     def meter(self) -> Meter:
         return Meter(self.parties, self.backend.front)
@@ -91,8 +104,9 @@ class Scene(AbstractContextManager["Scene"]):
                         break
 
     def __enter__(self) -> Self:
+        self._configure(archiver=False)
         self.proxy.start()
-        self._settle()
+        self._settle(_REST_SECONDS)
         return self
 
     def __exit__(

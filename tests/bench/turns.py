@@ -47,7 +47,7 @@ def far(delay_ms: float) -> Callable[[Scene], None]:
 
     def prepare(scene: Scene) -> None:
         scene.far(delay_ms)
-        scene.empty_caches()
+        scene.restart()
 
     return prepare
 

@@ -9,18 +9,18 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from protocol.wire import Buffer
 from tierproxy.archive.errors import FormatError
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import SegmentEntry
 from tierproxy.archive.segment_index import Chunk, SegmentIndex, read_index
-from tierproxy.archive.store import Store
 from tierproxy.background_threads import background_threads
 from tierproxy.byte_cache import ByteCache
 from tierproxy.cold.budget import ByteBudget
 from tierproxy.cold.plain import PlainChunk, unpacked
+from tierproxy.cold.reads import DirectReads, Reads
 from tierproxy.cold.slabs import SLAB, Slabs
 from tierproxy.cold.stored import ChunkId, StoredChunks
 from tierproxy.tasks import Tasks
@@ -44,29 +44,6 @@ class Located:
     library: Library
     key: str
     entry: SegmentEntry
-
-
-class Reads(Protocol):
-    """What ranges of segments are read through: a store's own get_range, or that with caches before it."""
-
-    async def get_range(self, store: Store, key: str, start: int, end: int) -> Buffer:
-        """As Store.get_range."""
-        ...
-
-    async def drop(self, store: Store, key: str, start: int, end: int) -> None:
-        """What was got is damaged: it must not come from where it came from, if that was no store."""
-        ...
-
-
-class DirectReads:
-    """From the store, each time."""
-
-    async def get_range(self, store: Store, key: str, start: int, end: int) -> Buffer:
-        """As Store.get_range."""
-        return await store.get_range(key, start, end)
-
-    async def drop(self, store: Store, key: str, start: int, end: int) -> None:
-        """Nothing is kept."""
 
 
 class Chunks:

@@ -15,7 +15,7 @@ import contextlib
 import logging
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
@@ -40,6 +40,9 @@ SLOWEST = 8 << 20
 CONNECTIONS = 32
 """Kept to one owner while they are not used."""
 
+Forget = Callable[[str, str, int, int], Awaitable[None]]
+"""Told of a range of (archive, key) that came damaged."""
+
 _REQUEST = struct.Struct(">?QQHH")
 _YES, _NO = b"\1", b"\0"
 
@@ -60,8 +63,8 @@ class Neighbours:
 class SharedReads:
     """One of the workers.
 
-    `read` reads for itself. `memory` bytes are held of what is our own to read; `lent` bytes may be on their way to
-    others at one time, who wants more is told to read for itself. `patience` in seconds.
+    `read` reads for itself; what it keeps, `forget` drops. `memory` bytes are held of what is our own to read; `lent`
+    bytes may be on their way to others at one time, who wants more is told to read for itself. `patience` in seconds.
     """
 
     def __init__(
@@ -72,8 +75,10 @@ class SharedReads:
         lent: int,
         tasks: Tasks,
         patience: float = PATIENCE,
+        forget: Forget | None = None,
     ) -> None:
         self._read = read
+        self._forget = forget
         self._sockets = tuple(neighbours.sockets)
         self._me = neighbours.me
         self._tasks = tasks
@@ -217,6 +222,8 @@ class SharedReads:
     async def _own(self, archive: str, key: str, start: int, end: int, anew: bool) -> list[memoryview]:
         if anew:
             self._held.forget(archive, key, start, end)
+            if self._forget is not None:
+                await self._forget(archive, key, start, end)
         return await self._held.get(archive, key, start, end)
 
 

@@ -18,7 +18,7 @@ EACH_SECONDS = 10
 
 def ask(bench: Bench) -> Table:
     scene = bench.scene
-    scene.empty_caches()
+    scene.restart()
     bench.say(f"connections: opening {CONNECTIONS}")
     open_ones: list[Connection] = []
     try:

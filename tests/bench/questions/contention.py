@@ -94,7 +94,7 @@ def _limited(scene: Scene, stored: Stored, limits: Mapping[str, str]) -> Iterato
     try:
         scene.proxy.write_config({**before, "limits": {**before.get("limits", {}), **limits}})
         scene.far(30)
-        scene.empty_caches()
+        scene.restart()
         scene.learn(stored)
         yield
     finally:

@@ -11,7 +11,7 @@ from tests.bench.turns import Bench
 
 ORDER = 70
 CONSUMERS = 200
-BYTES = 4 << 20
+BYTES = 2 << 20
 """Each reads so much, a megabyte at a time."""
 
 
@@ -20,7 +20,7 @@ def ask(bench: Bench) -> Table:
     assert stored is not None
     scene = bench.scene
     scene.far(30)
-    scene.empty_caches()
+    scene.restart()
     partitions = list(stored.ends)
     starts = [
         # Evenly over each partition, but for its last tenth.

@@ -43,7 +43,7 @@ def ask(bench: Bench) -> Table:
     scene.far(DELAY_MS)
     for number in range(STARTS * bench.options.rounds):
         bench.say(f"first record, start {number + 1} of {STARTS * bench.options.rounds}")
-        scene.empty_caches()
+        scene.restart()
         scene.learn(stored)
         _wait_often(scene, stored, chance, waits)
     table = Table(title=f"First record from a random cold offset, {DELAY_MS} ms S3, milliseconds")

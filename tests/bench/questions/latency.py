@@ -1,7 +1,7 @@
 """What the proxy adds to the way of a record from producer to consumer, when nothing else goes on.
 
 A consumer's fetch waits at the broker; a record of 1 KiB is produced (acks=all); the time until the fetch is answered
-is taken. Both go directly or both through tierproxy, by turns.
+is taken. Both go directly or both through tierproxy, by turns. tierproxy archives the topic meanwhile.
 """
 
 import time
@@ -51,6 +51,7 @@ class _Route:
 
 def ask(bench: Bench) -> Table:
     scene = bench.scene
+    scene.restart(archiver=True)
     offset, batch = _a_batch(bench)
     routes = {"direct": _Route(scene.direct), "tierproxy": _Route(scene.proxied)}
     trips = WARM_UP + TRIPS * bench.options.rounds
@@ -63,6 +64,7 @@ def ask(bench: Bench) -> Table:
     finally:
         for route in routes.values():
             route.close()
+        scene.restart()
     table = Table(title="A record's way from producer to consumer at light load, milliseconds")
     for column in ("", "p50", "p99", "p99.9"):
         table.add_column(column, justify="right" if column else "left")

@@ -24,7 +24,7 @@ def ask(bench: Bench) -> Table:
     fetched = {}
     for consumers in (1, CONSUMERS):
         bench.say(f"sharing: {consumers} consumers")
-        scene.empty_caches()
+        scene.restart()
         reads, usage = scene.read_together("raw", [scene.job(stored, cold=True, ends=ends)] * consumers)
         fetched[consumers] = usage.s3.sent
         together = consumers * log_bytes / 1e6

@@ -13,7 +13,7 @@ from tierproxy.addresses import Addresses, ServerNames
 from tierproxy.cold.answers import ColdAnswers
 from tierproxy.cold.deletions import Deletions
 from tierproxy.config import LimitsConfig, ListenTlsConfig
-from tierproxy.listener import Listener
+from tierproxy.listener import Gate, Listener
 from tierproxy.pressure import Pressure
 from tierproxy.session import Shared
 from tierproxy.tasks import Tasks
@@ -44,6 +44,8 @@ class Stage:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     tls: ListenTlsConfig | None = None
     names: ServerNames | None = None
+    gate: Gate | None = None
+    """Who opens ports and hands connections over, as the supervisor of several workers does."""
     broker_context: ssl.SSLContext | None = None
     """The broker's own, if it speaks TLS."""
     broker_tls: BrokerTls | None = None
@@ -55,8 +57,10 @@ class Stage:
         self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.broker_context)
         self.broker_address = self.server.sockets[0].getsockname()[:2]
         self.addresses = Addresses("127.0.0.1", self.port, names=self.names)
+        self.catalog = catalog()
         self.listener = Listener(
-            "127.0.0.1", self.addresses, [self.broker_address], catalog(), self.limits, self.tasks, self.tls
+            *("127.0.0.1", self.addresses, [self.broker_address], self.catalog, self.limits, self.tasks),
+            *(self.tls, self.gate),
         )
         self.listener.connect(self.shared())
         await self.listener.open_bootstrap()

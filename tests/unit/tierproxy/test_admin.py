@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from tierproxy.admin import Admin, Health
+from tierproxy.admin import Admin, Health, PartHealth
 from tierproxy.config import AdminConfig
 from tierproxy.errors import TierproxyError
 from tierproxy.telemetry import COLD_FETCHES
@@ -46,6 +46,19 @@ async def test_ready_says_who_is_not_and_why(url: str, health: Health) -> None:
     health.set("archiver", True)
     status, answer = await ask(f"{url}/ready")
     assert (status, answer) == (200, {"ready": True, "parts": {"gateway": {"ok": True}, "archiver": {"ok": True}}})
+
+
+def test_what_changes_is_passed_on_and_nothing_else() -> None:
+    told: list[tuple[str, PartHealth]] = []
+    health = Health(lambda *news: told.append(news))
+    for ok, reason in ((True, ""), (True, ""), (False, "no broker answers"), (False, "stopping"), (True, "")):
+        health.set("gateway", ok, reason)
+    assert [part for _, part in told] == [
+        PartHealth(True, ""),
+        PartHealth(False, "no broker answers"),
+        PartHealth(False, "stopping"),
+        PartHealth(True, ""),
+    ]
 
 
 async def test_live_does_not_depend_on_being_ready(url: str) -> None:

@@ -89,6 +89,16 @@ def test_a_json_line_is_json() -> None:
     assert "ValueError: boom" in entry["exception"]
 
 
+def test_of_several_processes_each_says_its_name() -> None:
+    stream = io.StringIO()
+    for format in ("text", "json"):
+        setup_logging("info", format, stream, process="gateway-1")
+        logging.getLogger("tierproxy.listener").info("open")
+    text, line = stream.getvalue().splitlines()
+    assert text.endswith(" INFO    gateway-1 listener: open")
+    assert json.loads(line)["process"] == "gateway-1"
+
+
 def test_level_is_for_our_own_lines_only() -> None:
     stream = io.StringIO()
     setup_logging("debug", "text", stream)
