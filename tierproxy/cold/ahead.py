@@ -1,19 +1,20 @@
 """Read ahead of sequential readers: stored chunks as far as their window goes, and the next few decompressed.
 
 A request reads up to a border that lies every READ_JOIN_BYTES in a segment, so that readers who began at different
-places ask for the same ranges. Where nothing is near yet, the first requests are small and each twice as large as all
-before it: the reader waits for a megabyte and not for sixteen. They go out together.
+places ask for the same ranges. Where nothing is near yet, the first requests are small and each three times as large as
+all before it: the reader waits for a megabyte and not for sixteen. They go out together.
 """
 
 import asyncio
 
-from tierproxy.cold.chunks import READ_JOIN_BYTES, Chunks
+from tierproxy.cold.chunks import READ_JOIN_BYTES, Chunks, Located
 from tierproxy.cold.places import Place, Places, Source
 from tierproxy.cold.streams import Stream, Streams
 from tierproxy.tasks import Tasks
 
 FIRST_READ = 1 << 20
 """Stored bytes of the first request for a reader ahead of whom nothing is read."""
+GROWTH = 3
 MOST_UNPACKED = 8 << 20
 """Plain bytes that are decompressed ahead of one reader, at most."""
 
@@ -68,14 +69,27 @@ class ReadAhead:
             if stream.frontier < offset:
                 stream.frontier, stream.ahead = offset, 0
             while stream.frontier < source.manifest.end_offset and stream.ahead < window:
-                place = await self._places.find(source, stream.frontier, whole_up_to=min(window, READ_JOIN_BYTES))
-                if not self._read_on(stream, place, window):
+                segment = await self._places.segment(source, stream.frontier)
+                if self._read_whole(stream, segment, window):
+                    continue
+                if not self._read_on(stream, await self._places.within(segment, stream.frontier), window):
                     break
             done = True
         finally:
             stream.filling = False
             if not done:
                 stream.missed()
+
+    def _read_whole(self, stream: Stream, segment: Located, window: int) -> bool:
+        """A segment that fits into one request is read whole, and nobody waits for its index."""
+        size = segment.entry.stored_size
+        most = min(READ_JOIN_BYTES, max(FIRST_READ, GROWTH * stream.ahead), window - stream.ahead)
+        if size > most or stream.frontier > segment.entry.base_offset or self._chunks.cached_index(segment.key):
+            return False
+        self._tasks.spawn(self._chunks.index(segment, whole=True), f"reading {segment.key}", awaited=True)
+        stream.ahead += size
+        stream.frontier = segment.entry.last_offset + 1
+        return True
 
     def _read_on(self, stream: Stream, place: Place, window: int) -> bool:
         """Read in this segment what the window has room for; whether there may be room for more behind it."""
@@ -102,7 +116,7 @@ class ReadAhead:
         """
         chunks, key = place.index.chunks, place.segment.key
         room = max(window - stream.ahead, window // 2)
-        most = min(room, max(FIRST_READ, stream.ahead))
+        most = min(room, max(FIRST_READ, GROWTH * stream.ahead))
         start = chunks[number].position
         border = (start // READ_JOIN_BYTES + 1) * READ_JOIN_BYTES
         stop, size = number, 0

@@ -46,6 +46,10 @@ class Located:
     entry: SegmentEntry
 
 
+_Range = tuple[int, Buffer]
+"""Where it lies in a segment, and its bytes."""
+
+
 class Chunks:
     """Reads indexes and chunks through caches of `memory` bytes, and no more at a time than `budget` lends."""
 
@@ -67,8 +71,8 @@ class Chunks:
             memory // 8, lambda index: INDEX_OVERHEAD + 256 * len(index.chunks)
         )
         self._index_flights: dict[str, asyncio.Task[SegmentIndex]] = {}
-        self._stored_flights: dict[ChunkId, asyncio.Task[Buffer]] = {}
-        self._plain_flights: dict[ChunkId, asyncio.Task[list[PlainChunk]]] = {}
+        self._stored_flights: dict[ChunkId, asyncio.Task[_Range]] = {}
+        self._plain_flights: dict[ChunkId, asyncio.Task[dict[int, PlainChunk]]] = {}
         self._budget = budget
         self._reads = reads or DirectReads()
         self.read_seconds = 0.0
@@ -96,8 +100,8 @@ class Chunks:
     def cached_index(self, key: str) -> SegmentIndex | None:
         return self._indexes.get(key)
 
-    async def index(self, segment: Located, whole_up_to: int = 0) -> SegmentIndex:
-        """A segment of at most `whole_up_to` bytes comes whole, and so does a small one.
+    async def index(self, segment: Located, whole: bool = False) -> SegmentIndex:
+        """With `whole` all of the segment comes into memory, and of a small one anyhow.
 
         Raises StoreError, or FormatError when what is stored is no index.
         """
@@ -106,14 +110,14 @@ class Chunks:
             return index
         task = self._index_flights.get(segment.key)
         if task is None:
-            task = self._tasks.spawn(self._read_index(segment, whole_up_to), f"index of {segment.key}", awaited=True)
+            task = self._tasks.spawn(self._read_index(segment, whole), f"index of {segment.key}", awaited=True)
             self._index_flights[segment.key] = task
             task.add_done_callback(lambda _: self._index_flights.pop(segment.key, None))
         return await asyncio.shield(task)
 
-    async def _read_index(self, segment: Located, whole_up_to: int) -> SegmentIndex:
+    async def _read_index(self, segment: Located, whole: bool) -> SegmentIndex:
         end = segment.entry.stored_size
-        start = 0 if end <= max(whole_up_to, self._small_segment) else end - segment.entry.index_size
+        start = 0 if whole or end <= self._small_segment else end - segment.entry.index_size
         data = await self._read(segment, start, end)
         try:
             index = read_index(data)
@@ -133,18 +137,18 @@ class Chunks:
     def cached_plain(self, key: str, number: int) -> PlainChunk | None:
         return self._plain.get((key, number))
 
+    def release(self, key: str, number: int) -> None:
+        """A plain chunk was taken by the only one who reads there: its memory is of more use to the next chunk."""
+        self._plain.drop((key, number))
+
     async def plain(self, segment: Located, index: SegmentIndex, number: int) -> PlainChunk:
         """Raises StoreError, or FormatError when the stored bytes are damaged."""
         key = (segment.key, number)
         chunk = self._plain.get(key)
         if chunk is not None:
             return chunk
-        task = self._plain_flights.get(key)
-        if task is None:
-            task = self._unpack(segment, index, number, number + 1)
-            return (await asyncio.shield(task))[0]
-        await asyncio.shield(task)
-        return await self.plain(segment, index, number)
+        task = self._plain_flights.get(key) or self._unpack(segment, index, number, number + 1)
+        return (await asyncio.shield(task))[number]
 
     def unpack(self, segment: Located, index: SegmentIndex, first: int, stop: int) -> None:
         """Have chunks [first, stop) decompressed, and read before if need be; whoever waits for them joins in."""
@@ -153,7 +157,9 @@ class Chunks:
         for run in _runs(wanted, UNPACK_TOGETHER):
             self._unpack(segment, index, run.start, run.stop)
 
-    def _unpack(self, segment: Located, index: SegmentIndex, first: int, stop: int) -> "asyncio.Task[list[PlainChunk]]":
+    def _unpack(
+        self, segment: Located, index: SegmentIndex, first: int, stop: int
+    ) -> "asyncio.Task[dict[int, PlainChunk]]":
         task = self._tasks.spawn(
             self._unpack_chunks(segment, index, first, stop), f"chunks {first}-{stop} of {segment.key}", awaited=True
         )
@@ -167,26 +173,31 @@ class Chunks:
         task.add_done_callback(landed)
         return task
 
-    async def _unpack_chunks(self, segment: Located, index: SegmentIndex, first: int, stop: int) -> list[PlainChunk]:
+    async def _unpack_chunks(
+        self, segment: Located, index: SegmentIndex, first: int, stop: int
+    ) -> dict[int, PlainChunk]:
         """What is damaged is read once more before that is said, and never kept."""
         stored = [await self._stored_chunk(segment, index, number) for number in range(first, stop)]
         about = index.chunks[first:stop]
         slabs = [self._slabs.take(chunk.plain_size) for chunk in about]
-        found = await self.in_thread(_unpack_all, stored, about, slabs)
-        for number, plain in enumerate(found, first):
-            key = (segment.key, number)
+        found: dict[int, PlainChunk] = {}
+        results = await self.in_thread(_unpack_all, stored, about, slabs)
+        for number, plain in enumerate(results, first):
             if isinstance(plain, FormatError):
-                DAMAGED_READS.labels("chunk").inc()
-                await self._forget(segment, index, number)
-                again = await self._stored_chunk(segment, index, number)
-                try:
-                    plain = await self.in_thread(unpacked, again, about[number - first], slabs[number - first])
-                except FormatError:
-                    await self._forget(segment, index, number)
-                    raise
-                found[number - first] = plain
-            self._plain.put(key, plain)
-        return found  # type: ignore[return-value]  # no FormatError is left
+                plain = await self._unpack_anew(segment, index, number, slabs[number - first])
+            found[number] = plain
+            self._plain.put((segment.key, number), plain)
+        return found
+
+    async def _unpack_anew(self, segment: Located, index: SegmentIndex, number: int, slab: bytearray) -> PlainChunk:
+        DAMAGED_READS.labels("chunk").inc()
+        await self._forget(segment, index, number)
+        again = await self._stored_chunk(segment, index, number)
+        try:
+            return await self.in_thread(unpacked, again, index.chunks[number], slab)
+        except FormatError:
+            await self._forget(segment, index, number)
+            raise
 
     # -- stored chunks ----------------------------------------------------------------------------------------------
 
@@ -195,12 +206,10 @@ class Chunks:
         stored = self._stored.get(key)
         if stored is not None:
             return stored
-        flight = self._stored_flights.get(key)
-        if flight is None:
-            flight = self.read(segment, index, number, number + 1)
-            return await asyncio.shield(flight)
-        await asyncio.shield(flight)
-        return await self._stored_chunk(segment, index, number)
+        flight = self._stored_flights.get(key) or self.read(segment, index, number, number + 1)
+        start, data = await asyncio.shield(flight)
+        chunk = index.chunks[number]
+        return memoryview(data)[chunk.position - start : chunk.position - start + chunk.stored_size]
 
     async def _forget(self, segment: Located, index: SegmentIndex, number: int) -> None:
         """A chunk came damaged."""
@@ -214,8 +223,8 @@ class Chunks:
         chunk = (key, number)
         return chunk in self._plain or chunk in self._stored or chunk in self._stored_flights
 
-    def read(self, segment: Located, index: SegmentIndex, first: int, stop: int) -> "asyncio.Task[Buffer]":
-        """Read chunks [first, stop) by one request, into the cache; their bytes, one behind the other."""
+    def read(self, segment: Located, index: SegmentIndex, first: int, stop: int) -> "asyncio.Task[_Range]":
+        """Read chunks [first, stop) by one request, into the cache."""
         task = self._tasks.spawn(
             self._read_chunks(segment, index, first, stop), f"reading {first}-{stop} of {segment.key}", awaited=True
         )
@@ -229,11 +238,11 @@ class Chunks:
         task.add_done_callback(landed)
         return task
 
-    async def _read_chunks(self, segment: Located, index: SegmentIndex, first: int, stop: int) -> Buffer:
+    async def _read_chunks(self, segment: Located, index: SegmentIndex, first: int, stop: int) -> _Range:
         chunks = index.chunks[first:stop]
         data = await self._read(segment, chunks[0].position, chunks[-1].position + chunks[-1].stored_size)
         self._stored.put(segment.key, first, chunks, data)
-        return data
+        return chunks[0].position, data
 
     async def _read(self, segment: Located, start: int, end: int) -> Buffer:
         async with self._budget.lend(end - start):

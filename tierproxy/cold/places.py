@@ -38,16 +38,16 @@ class Places:
     def __init__(self, chunks: Chunks) -> None:
         self._chunks = chunks
 
-    async def find(self, source: Source, offset: int, whole_up_to: int = 0) -> Place:
-        """Where `offset` is, or else the next that is archived. A segment of `whole_up_to` bytes may come whole.
-
-        Raises StoreError, or ArchiveError when the archive is damaged.
-        """
+    async def segment(self, source: Source, offset: int) -> Located:
+        """The segment that holds `offset`, or else the next. Raises StoreError, ArchiveError."""
         entry = await source.library.segment_at(source.manifest, offset)
         if entry is None:
             raise TierproxyError(f"{source.pid}: nothing is archived at or after offset {offset}")
-        segment = Located(source.library, source.library.segment_key(source.pid, entry), entry)
-        index = await self._chunks.index(segment, whole_up_to)
+        return Located(source.library, source.library.segment_key(source.pid, entry), entry)
+
+    async def within(self, segment: Located, offset: int) -> Place:
+        """Where `offset` is in its segment, or else the next. Raises StoreError, ArchiveError if it is damaged."""
+        index = await self._chunks.index(segment)
         number = index.chunk_at(offset)
         if number is None:
             raise TierproxyError(f"{segment.key}: its index ends before offset {offset}, its manifest entry doesn't")

@@ -30,8 +30,8 @@ class ReadyRecords:
     place: Place
     chunk: PlainChunk
     following: Callable[[Place], tuple[Place, PlainChunk] | None]
-    served: Callable[[Place, int, int, int], None]
-    """Told the place of the last batch that was taken, its last offset, and how many bytes were, stored and plain."""
+    served: Callable[[list[Place], int, int, int], None]
+    """Told the places that were taken from, the last one's last offset, and how many bytes were, stored and plain."""
     held: int = 0
     """Bytes of the chunks of which records were taken: they stay in memory until those have been sent."""
 
@@ -41,12 +41,14 @@ class ReadyRecords:
         runs: list[memoryview] = []
         aborted: set[tuple[int, int]] = set()
         last, stored, plain = -1, 0, 0
+        places: list[Place] = []
         place, chunk = self.place, self.chunk
         while True:
             run = chunk.run(max(self.offset, last + 1), limit - plain, at_least_one and not runs)
             if run is None:
                 break
             records, last = run
+            places.append(place)
             self.held += len(chunk.data)
             runs.append(records)
             plain += len(records)
@@ -57,7 +59,7 @@ class ReadyRecords:
             place, chunk = after
         if not runs:
             return None
-        self.served(place, last, stored, plain)
+        self.served(places, last, stored, plain)
         return ColdRecords(runs, last, sorted(aborted, key=lambda entry: entry[1]))
 
 
@@ -87,7 +89,7 @@ class ColdReader:
         """
         source = Source(library, pid, manifest)
         stream = self._asked(pid, offset)
-        place = await self._places.find(source, offset)
+        place = await self._places.within(await self._places.segment(source, offset), offset)
         if stream is not None and not self._chunks.is_near(place.segment.key, place.number):
             stream.missed()
         chunk = await self._chunks.plain(place.segment, place.index, place.number)
@@ -107,10 +109,15 @@ class ColdReader:
             chunk = self._chunks.cached_plain(place.segment.key, place.number)
             return None if chunk is None else (place, chunk)
 
-        def served(last: Place, last_offset: int, stored: int, plain: int) -> None:
-            now = asyncio.get_running_loop().time()
-            stream = self._streams.at(source.pid, offset) or Stream(now)
+        def served(places: list[Place], last_offset: int, stored: int, plain: int) -> None:
+            now, last = asyncio.get_running_loop().time(), places[-1]
+            # Who begins at the beginning will hardly want that alone.
+            begins = offset <= source.manifest.start_offset
+            stream = self._streams.at(source.pid, offset) or Stream(now, answers=1 if begins else 0)
             stream.served(now, stored)
+            if stream.answers > 2 and self._streams.alone(source.pid, now):
+                for place in places if last_offset >= last.chunk.last_offset else places[:-1]:
+                    self._chunks.release(place.segment.key, place.number)
             self._streams.moved(source.pid, offset, stream, last_offset + 1)
             self._ahead.served(source, stream, last, last_offset + 1, plain)
 

@@ -18,17 +18,16 @@ class Slabs:
     def __init__(self, capacity: int) -> None:
         self._most = max(1, capacity // SLAB)
         self._slabs: list[bytearray] = []
-        self._next = 0
 
     def take(self, size: int) -> bytearray:
         """A slab of at least `size` bytes, with anything in it: its holder's for as long as there is a view of it."""
         if size > SLAB:
             return bytearray(size)
         slabs = self._slabs
-        for at in (*range(self._next, len(slabs)), *range(self._next)):
+        # From the first on: the same few are used again and again, and are in the processor's cache.
+        for at in range(len(slabs)):
             slab: bytearray = slabs[at]
             if getrefcount(slab) == _UNUSED:
-                self._next = at + 1
                 return slab
         slab = bytearray(SLAB)
         if len(slabs) < self._most:

@@ -10,7 +10,7 @@ a share of the memory is the most, so that many readers get little each rather t
 to read.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
 from tierproxy.archive.names import PartitionId
@@ -70,7 +70,7 @@ class Streams:
 
     def __init__(self) -> None:
         self._streams: OrderedDict[tuple[PartitionId, int], Stream] = OrderedDict()
-        self._active = 1
+        self._active: Counter[PartitionId] = Counter()
         self._counted_at = -1.0
 
     def at(self, pid: PartitionId, offset: int) -> Stream | None:
@@ -78,18 +78,28 @@ class Streams:
 
     def moved(self, pid: PartitionId, offset: int, stream: Stream, then: int) -> None:
         """The reader at `offset` will ask for `then` next."""
-        self._streams.pop((pid, offset), None)
+        if self._streams.pop((pid, offset), None) is None:
+            self._active[pid] += 1  # until it is counted
         self._streams[pid, then] = stream
         if len(self._streams) > REMEMBERED:
             self._streams.popitem(last=False)
 
     def active(self, now: float) -> int:
         """How many read at present, looked at once a second."""
-        if now - self._counted_at >= 1:
-            self._counted_at = now
-            self._active = 0
-            for stream in reversed(self._streams.values()):
-                if now - stream.served_at > ACTIVE_SECONDS:
-                    break
-                self._active += 1
-        return max(1, self._active)
+        self._count(now)
+        return max(1, self._active.total())
+
+    def alone(self, pid: PartitionId, now: float) -> bool:
+        """Whether nobody else reads the partition that one reads."""
+        self._count(now)
+        return self._active[pid] <= 1
+
+    def _count(self, now: float) -> None:
+        if now - self._counted_at < 1:
+            return
+        self._counted_at = now
+        self._active.clear()
+        for (pid, _), stream in reversed(self._streams.items()):
+            if now - stream.served_at > ACTIVE_SECONDS:
+                break
+            self._active[pid] += 1

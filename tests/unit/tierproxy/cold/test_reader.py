@@ -87,7 +87,7 @@ async def test_aborted_transactions_are_those_a_broker_would_list(
 async def test_aborted_transactions_of_all_segments_in_an_answer_are_named_once(tmp_path: Path) -> None:
     archive = await asyncio.to_thread(with_aborted_transactions, tmp_path)
     async with Shelf(archive) as shelf:
-        for offset in range(0, 61, 10):  # everything into memory, so that one answer spans chunks of both segments
+        for offset in range(60, -1, -10):  # everything into memory, so that one answer spans chunks of both segments
             await shelf.read(offset)
         ready = shelf.reader.ready(shelf.library, archive.pid, archive.manifest, 40)
         assert ready is not None

@@ -70,3 +70,15 @@ def test_a_reader_is_found_where_it_will_ask_next(monkeypatch: pytest.MonkeyPatc
     readers.moved(PID, 6, Stream(0.0), 7)
     readers.moved(PID, 8, Stream(0.0), 9)
     assert readers.at(PID, 20) is None, "the one that is silent the longest is forgotten"
+
+
+def test_who_reads_alone_is_told_from_who_doesnt() -> None:
+    readers, other = Streams(), PartitionId("orders", b"t" * 16, 1)
+    readers.moved(PID, -1, Stream(9.0), 10)
+    readers.moved(other, -1, Stream(9.0), 10)
+    assert readers.alone(PID, 10.0)
+    readers.moved(PID, -1, Stream(10.5), 20)
+    assert not readers.alone(PID, 10.5), "a new one is seen at once"
+    assert not readers.alone(PID, 12.0)
+    assert readers.alone(other, 12.0)
+    assert readers.alone(PID, 19.5), "one of them has gone"
