@@ -37,7 +37,7 @@ HELD = "held.json"
 def main() -> int:
     asked = _arguments()
     _allow_many_connections()
-    console = Console(width=max(Console().width, 150))
+    console = Console(width=max(Console().width, 170))
     home = Path(asked.home).resolve()
     try:
         if asked.hold:
