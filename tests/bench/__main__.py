@@ -37,7 +37,7 @@ HELD = "held.json"
 def main() -> int:
     asked = _arguments()
     _allow_many_connections()
-    console = Console(width=max(Console().width, 150))
+    console = Console(width=max(Console().width, 170))
     home = Path(asked.home).resolve()
     try:
         if asked.hold:
@@ -130,8 +130,10 @@ def _run(console: Console, home: Path, asked: Namespace) -> None:
         bench = Bench(scene, options, results, status.update)
         for name, ask in all_questions().items():
             if not options.only or name in options.only:
-                report.show(ask(bench))
+                table = ask(bench)
                 report.save(results)
+                if table is not None:
+                    report.show(table)
     report.finish(results)
 
 

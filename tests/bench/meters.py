@@ -14,12 +14,14 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class Usage:
-    """Between `begin` and `end`. CPU in seconds, by party; `idle` is the machine's idle share, 0 to 1; `peaks` is the
-    largest resident memory in bytes of each party's processes together, a little too high when their peaks differ."""
+    """Between `begin` and `end`. CPU in seconds, by party; `idle` is the machine's idle share, 0 to 1, `others` that of
+    programs that are no party; `peaks` is the largest resident memory in bytes of each party's processes together, a
+    little too high when their peaks differ."""
 
     seconds: float
     cpu: dict[str, float]
     idle: float
+    others: float
     peaks: dict[str, int]
     s3: Counts
 
@@ -49,7 +51,8 @@ class Meter:
         for pid, session in _members(self._parties.values()).items():
             peaks[of[session]] += _peak(pid)
         counts = self._front.counts() if self._front is not None else Counts()
-        return Usage(seconds, cpu, idle / total if total else 0.0, peaks, counts)
+        others = max(0.0, 1 - (idle + sum(cpu.values()) * _TICKS) / total) if total else 0.0
+        return Usage(seconds, cpu, idle / total if total else 0.0, others, peaks, counts)
 
 
 def cpu_seconds(parties: Mapping[str, int]) -> dict[str, float]:

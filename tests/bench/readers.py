@@ -112,4 +112,4 @@ def _together(usage: Usage, clients: Mapping[str, int]) -> Usage:
     peaks = {name: peak for name, peak in usage.peaks.items() if name not in clients}
     cpu["client"] = sum(usage.cpu[name] for name in clients)
     peaks["client"] = sum(usage.peaks[name] for name in clients)
-    return Usage(usage.seconds, cpu, usage.idle, peaks, usage.s3)
+    return Usage(usage.seconds, cpu, usage.idle, usage.others, peaks, usage.s3)

@@ -51,7 +51,8 @@ def read_librdkafka(about: dict[str, Any]) -> Read:
     try:
         consumer.assign([TopicPartition(about["topic"], p, OFFSET_BEGINNING) for p in ends])
         while records < wanted:
-            messages: list[Any] = consumer.consume(10_000, 0.5)
+            # No more than there are: it waits for as many as it's asked for, or until the time is over.
+            messages: list[Any] = consumer.consume(min(10_000, wanted - records), 0.5)
             for message in messages:
                 if message.error() is not None:
                     raise RuntimeError(str(message.error()))

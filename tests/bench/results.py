@@ -75,6 +75,15 @@ class Results:
         )
 
 
+def cpu_ratio(over: list[Sample], under: list[Sample]) -> float:
+    """What `ratio_of` would be if every processor were busy all the time: how much more CPU all parties together take.
+
+    Programs that run beside the bench hardly disturb it.
+    """
+    total = [median(sum(map(s.cpu_per_gb, PARTIES)) for s in samples) for samples in (over, under)]
+    return total[1] / total[0]
+
+
 def ratio_of(over: list[Sample], under: list[Sample]) -> float:
     """Speeds by rounds: the median of the ratios within a round, as rounds differ more than routes do."""
     pairs = [(a.mb_per_second, b.mb_per_second) for a in over for b in under if a.round == b.round]

@@ -9,6 +9,8 @@ from rich.table import Table
 from tests.bench.options import MAIN
 from tests.bench.results import Results
 
+QUIET = 0.1
+"""Up to this share of the machine may go to others before a run is doubted."""
 Value = Callable[[Results], float | None]
 
 
@@ -131,6 +133,9 @@ def targets_table(results: Results) -> Table:
         met += " [green]goal, too" if judged["goal_met"] else ""
         measured = f"{value:.3g}" if value < 100 else f"{value:,.0f}"
         table.add_row(target.name, measured, target.limit, f"{target.goal or ''}", met)
-    if missing:
-        table.caption = f"{missing} more were not measured."
+    captions = [f"{missing} more were not measured."] if missing else []
+    others = max((sample.usage.others for sample in results.samples), default=0.0)
+    if others > QUIET:
+        captions.append(f"Other programs took up to {others:.0%} of the machine: speeds and ratios say little.")
+    table.caption = "\n".join(captions)
     return table

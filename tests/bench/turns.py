@@ -8,7 +8,7 @@ from rich.table import Table
 
 from tests.bench.backend import Stored
 from tests.bench.options import Options
-from tests.bench.results import PARTIES, Results, Sample, ratio_of
+from tests.bench.results import PARTIES, Results, Sample, cpu_ratio, ratio_of
 from tests.bench.scene import Scene
 
 Say = Callable[[str], None]
@@ -85,6 +85,8 @@ def _figures(results: Results, question: str, stored: Stored, reader: str, route
     results.figure(f"{path}/speed", median(s.mb_per_second for s in samples), "MB/s")
     base = results.of(question, stored.corpus.name, reader, first)
     results.figure(f"{path}/ratio", ratio_of(samples, base))
+    results.figure(f"{path}/ratio by CPU", cpu_ratio(samples, base))
+    results.figure(f"{path}/others", median(s.usage.others for s in samples))
     results.figure(f"{path}/idle", median(s.usage.idle for s in samples))
     for party in PARTIES:
         results.figure(f"{path}/cpu {party}", median(s.cpu_per_gb(party) for s in samples), "s/GB")
@@ -100,7 +102,7 @@ def table(bench: Bench, question: str, title: str, corpora: Sequence[str], reade
     """Everything that `take` has found for a question, a line for each reader and route."""
     made = Table(title=title)
     made.add_column("")
-    for column in ("MB/s", "of direct", "idle", *PARTIES, "peak MiB", "GETs/GB", "fetched"):
+    for column in ("MB/s", "of direct", "by CPU", "idle", "others", *PARTIES, "peak MiB", "GETs/GB", "fetched"):
         made.add_column(column, justify="right")
     value = bench.results.value
     for corpus in corpora:
@@ -116,11 +118,16 @@ def table(bench: Bench, question: str, title: str, corpora: Sequence[str], reade
                     f"{corpus} {reader}: {route}",
                     f"{value(f'{path}/speed'):,.0f}",
                     f"{value(f'{path}/ratio'):.2f}",
+                    f"{value(f'{path}/ratio by CPU'):.2f}",
                     f"{value(f'{path}/idle'):.0%}",
+                    f"{value(f'{path}/others'):.0%}",
                     *cpu,
                     f"{value(f'{path}/peak'):,.0f}",
                     f"{value(f'{path}/gets per GB') or 0:,.0f}",
                     f"{value(f'{path}/fetched') or 0:.2f}",
                 )
-    made.caption = "CPU columns: seconds for a GB of log. GETs and fetched: S3, for the stored bytes."
+    made.caption = (
+        "Of direct by CPU: what the share would be if all were busy all the time. Others: programs that are not ours.\n"
+        "Parties: CPU seconds for a GB of log. GETs and fetched: S3, for the stored bytes."
+    )
     return made

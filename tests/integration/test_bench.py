@@ -151,6 +151,7 @@ def test_the_meter_counts_children_and_their_memory(tmp_path: Path) -> None:
     assert usage.cpu["burner"] > 0.3
     assert usage.peaks["burner"] > 80 << 20
     assert 0 <= usage.idle < 1
+    assert 0 <= usage.others < 1
 
 
 def test_a_program_works_when_it_is_told_to_and_not_before(tmp_path: Path) -> None:

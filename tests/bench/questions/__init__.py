@@ -1,5 +1,6 @@
 """One module a question. Its name is what `ONLY=` calls it, and its `ask` takes the samples, keeps the figures that
-others refer to (`Results.figure`) and returns the table that is shown. A new module here is asked like the others.
+others refer to (`Results.figure`) and returns the table that is shown, or None if there is nothing to ask in this run.
+A new module here is asked like the others.
 """
 
 import importlib
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from tests.bench.turns import Bench
 
-Ask = Callable[[Bench], Table]
+Ask = Callable[[Bench], Table | None]
 
 
 def all_questions() -> dict[str, Ask]:

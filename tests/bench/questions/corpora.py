@@ -10,8 +10,10 @@ ORDER = 40
 READERS = ("librdkafka", "raw")
 
 
-def ask(bench: Bench) -> Table:
+def ask(bench: Bench) -> Table | None:
     corpora = [stored for name, stored in bench.scene.backend.stored.items() if name != MAIN]
+    if not corpora:
+        return None
     for stored in corpora:
         turns.take(bench, "corpora", stored, READERS, [DIRECT, HOT, COLD_30])
     names = [stored.corpus.name for stored in corpora]

@@ -12,11 +12,11 @@ from tests.bench.questions import all_questions
 from tests.bench.questions.produce import parse_java as parse_producer
 from tests.bench.raw import Read
 from tests.bench.readers import Job, parse_java
-from tests.bench.results import Results, Sample, percentile, ratio_of
+from tests.bench.results import Results, Sample, cpu_ratio, percentile, ratio_of
 from tests.bench.s3 import Counts
 from tests.bench.targets import TARGETS, Target, targets_table
 
-USAGE = Usage(1.0, {"tierproxy": 0.5, "client": 2.0}, 0.1, {"tierproxy": 100 << 20}, Counts(gets=7, sent=100))
+USAGE = Usage(1.0, {"tierproxy": 0.5, "client": 2.0}, 0.1, 0.0, {"tierproxy": 100 << 20}, Counts(gets=7, sent=100))
 
 
 def sample(route: str, number: int, seconds: float) -> Sample:
@@ -35,6 +35,12 @@ def test_routes_are_compared_within_a_round() -> None:
     direct = [sample("direct", 0, 1.0), sample("direct", 1, 10.0), sample("direct", 2, 1.0)]
     cold = [sample("cold", 0, 2.0), sample("cold", 1, 20.0), sample("cold", 2, 2.5)]
     assert ratio_of(cold, direct) == pytest.approx(0.5)
+
+
+def test_the_cpu_of_all_parties_says_what_a_quiet_machine_would() -> None:
+    dear = Usage(1.0, {"tierproxy": 3.0, "client": 2.0}, 0.1, 0.0, {}, Counts())
+    cold = [replace(sample("cold", 0, 9.9), usage=dear)]
+    assert cpu_ratio(cold, [sample("direct", 0, 1.0)]) == pytest.approx(0.5)
 
 
 def test_a_percentile_is_one_of_the_values() -> None:
