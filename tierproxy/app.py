@@ -24,7 +24,7 @@ from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
 from tierproxy.archive.store_paced import PacedStore
-from tierproxy.archive.stores import open_store
+from tierproxy.archive.stores import open_store, warm_up
 from tierproxy.catalog import Catalog
 from tierproxy.clock import Clock, SystemClock
 from tierproxy.cold.allowance import AnswerMemory
@@ -156,9 +156,10 @@ class App:
             loop.add_signal_handler(number, self._stop.set)
         config = self._config
         writing = TokenBucket(config.archiver.write_rate, self._clock.monotonic())
+        stores = {name: open_store(about) for name, about in config.archives.items()}
         libraries = {
-            name: Library(PacedStore(open_store(about), writing, self._clock), config.cluster.name, self._background)
-            for name, about in config.archives.items()
+            name: Library(PacedStore(store, writing, self._clock), config.cluster.name, self._background)
+            for name, store in stores.items()
         }
         for name, library in libraries.items():
             library.stand_beside(name, libraries)
@@ -213,6 +214,7 @@ class App:
             if serves:
                 await caches.start()
             if await self._reached(scout.start if serves else archiver_cluster.refresh):
+                await warm_up(stores.values())
                 if serves:
                     await listener.open_bootstrap()
                     self._tasks.spawn(scout.run(), "scout")

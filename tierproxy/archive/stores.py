@@ -3,6 +3,7 @@
 What S3 needs is imported with the first such archive: botocore takes a sixth of the time of a start.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -25,6 +26,16 @@ def open_store(about: ArchiveConfig) -> Store:
     from tierproxy.archive.store_s3 import S3Store
 
     return S3Store(s3_place(about))
+
+
+async def warm_up(stores: Iterable[Store]) -> None:
+    """Do now what would take its time, and everybody else's, when a store is asked the first time. Raises nothing."""
+    for store in stores:
+        if not isinstance(store, FileStore):
+            from tierproxy.archive.store_s3 import S3Store
+
+            assert isinstance(store, S3Store)
+            await store.warm_up()
 
 
 def s3_place(about: ArchiveConfig) -> "S3Place":

@@ -12,6 +12,8 @@ from tierproxy.cold.places import Place, Places, Source
 from tierproxy.cold.streams import Stream, Streams
 from tierproxy.tasks import Tasks
 
+READ_WHOLE_BYTES = 36 << 20
+"""Stored bytes up to which a segment is read by one request, where there is room: a full one of JSON, mostly."""
 FIRST_READ = 1 << 20
 """Stored bytes of the first request for a reader ahead of whom nothing is read."""
 GROWTH = 3
@@ -83,7 +85,7 @@ class ReadAhead:
     def _read_whole(self, stream: Stream, segment: Located, window: int) -> bool:
         """A segment that fits into one request is read whole, and nobody waits for its index."""
         size = segment.entry.stored_size
-        most = min(READ_JOIN_BYTES, max(FIRST_READ, GROWTH * stream.ahead), window - stream.ahead)
+        most = min(READ_WHOLE_BYTES, max(FIRST_READ, GROWTH * stream.ahead), window - stream.ahead)
         if size > most or stream.frontier > segment.entry.base_offset or self._chunks.cached_index(segment.key):
             return False
         self._tasks.spawn(self._chunks.index(segment, whole=True), f"reading {segment.key}", awaited=True)

@@ -20,6 +20,7 @@ MEMORY = 8 << 20
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
     monkeypatch.setattr(ahead, "READ_JOIN_BYTES", JOIN)
+    monkeypatch.setattr(ahead, "READ_WHOLE_BYTES", JOIN)
     monkeypatch.setattr(ahead, "FIRST_READ", 8 << 10)
     monkeypatch.setattr(streams, "LEAST_WINDOW", 8 << 10)
     chance = random.Random(1)
