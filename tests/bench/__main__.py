@@ -125,7 +125,8 @@ def _run(console: Console, home: Path, asked: Namespace) -> None:
     options = _options(asked)
     home.mkdir(parents=True, exist_ok=True)
     report = Report(console, home / f"result-{datetime.now(UTC):%Y%m%d-%H%M%S}")
-    with _backend(console, home, asked) as backend, Scene(home, backend) as scene, console.status("") as status:
+    place = home / "attached" if asked.attach else home  # who holds it may have the same home, with a tierproxy
+    with _backend(console, home, asked) as backend, Scene(place, backend) as scene, console.status("") as status:
         results = Results(settings(options, backend))
         bench = Bench(scene, options, results, status.update)
         for name, ask in all_questions().items():
