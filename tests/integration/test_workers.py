@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -27,7 +28,10 @@ from tests.kit.proxy import HOST, Proxy
 from tests.kit.records import Log, Record, assert_same, drafts, ends
 
 RECORDS = 3_000
+ROUNDS = 4
 READERS_AT_ONCE = 6
+STALLED = 150.0
+"""Seconds after which a reader says that it gets no further."""
 POLICY: dict[str, Any] = {
     "match": "workers.*",
     "archive": "local",
@@ -83,12 +87,15 @@ class SlowReader:
     def run(self) -> Log:
         settings = {"bootstrap.servers": self.proxy.bootstrap, "group.id": "unused", "auto.offset.reset": "error"}
         settings |= {"enable.auto.commit": "false", "log_level": "2", "reconnect.backoff.ms": "50"}
-        settings |= {"queued.min.messages": "10", "fetch.message.max.bytes": "20000"}
+        settings |= {"queued.min.messages": "10", "fetch.message.max.bytes": "20000", "fetch.queue.backoff.ms": "10"}
         consumer = Consumer(settings)
         try:
             consumer.assign([TopicPartition(self.topic, p, OFFSET_BEGINNING) for p in self.last])
             count, missing = 0, set(self.last)
+            deadline = time.monotonic() + STALLED
             while missing:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{ {p: len(found) for p, found in self.read.items()} } of {self.last}")
                 for message in consumer.consume(100, 0.2):
                     assert message.error() is None, message.error()
                     record: Record = from_librdkafka(message)
@@ -229,10 +236,10 @@ def test_a_killed_archiver_is_replaced_and_archiving_goes_on(
     topic, log = history
     victim = pid_of(proxy, "archiver")
     os.kill(victim, signal.SIGKILL)
-    last = dict.fromkeys(log, RECORDS + 1000 - 1)
+    last = dict.fromkeys(log, RECORDS + ROUNDS * 100 - 1)
     with ThreadPoolExecutor(2) as threads:
         following = [threads.submit(SlowReader(proxy, topic, last).run) for _ in range(2)]
-        for seed in range(4):
+        for seed in range(ROUNDS):
             more = [produce(proxy.bootstrap, topic, drafts(100, partition=p, seed=seed)) for p in range(2)]
             log = merged(log, *more)
             admin.wait_trimmed(stage.broker, topic, {p: last + 1 - 100 for p, last in ends(log).items()})
