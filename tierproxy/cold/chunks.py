@@ -7,9 +7,9 @@ each trip to a thread and back costs as much as a tenth of a chunk.
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from protocol.wire import Buffer
 from tierproxy.archive.errors import FormatError
@@ -19,6 +19,7 @@ from tierproxy.archive.segment_index import Chunk, SegmentIndex, read_index
 from tierproxy.background_threads import background_threads
 from tierproxy.byte_cache import ByteCache
 from tierproxy.cold.budget import ByteBudget
+from tierproxy.cold.guess import Guess
 from tierproxy.cold.plain import PlainChunk, unpacked
 from tierproxy.cold.reads import DirectReads, Reads
 from tierproxy.cold.slabs import SLAB, Slabs
@@ -186,10 +187,14 @@ class Chunks:
             if isinstance(plain, FormatError):
                 plain = await self._unpack_anew(segment, index, number, slabs[number - first])
             found[number] = plain
+            if slabs[number - first] is None and isinstance(plain.data.obj, bytearray):
+                self._slabs.keep(plain.data.obj)
             self._plain.put((segment.key, number), plain)
         return found
 
-    async def _unpack_anew(self, segment: Located, index: SegmentIndex, number: int, slab: bytearray) -> PlainChunk:
+    async def _unpack_anew(
+        self, segment: Located, index: SegmentIndex, number: int, slab: bytearray | None
+    ) -> PlainChunk:
         DAMAGED_READS.labels("chunk").inc()
         await self._forget(segment, index, number)
         again = await self._stored_chunk(segment, index, number)
@@ -198,6 +203,32 @@ class Chunks:
         except FormatError:
             await self._forget(segment, index, number)
             raise
+
+    # -- before the index is known ----------------------------------------------------------------------------------
+
+    async def index_and_guess(self, segment: Located, offset: int) -> SegmentIndex:
+        """The index; and, where that has to be read, the chunk of `offset` comes at the same time, with some luck."""
+        known = segment.key in self._indexes or segment.key in self._index_flights
+        if known or segment.entry.stored_size <= self._small_segment or self.crowded:
+            return await self.index(segment)
+        guess = Guess.of(segment.entry, offset)
+        reading = self._tasks.spawn(
+            self._read(segment, guess.start, guess.end), f"about {offset} of {segment.key}", awaited=True
+        )
+        index = await self.index(segment)
+        number = index.chunk_at(offset)
+        if number is not None and (found := guess.chunks(index, number)):
+            self._fly(segment, found, self._cut_out(segment, index, guess, found, reading))
+        return index
+
+    async def _cut_out(
+        self, segment: Located, index: SegmentIndex, guess: Guess, found: range, reading: "asyncio.Task[Buffer]"
+    ) -> _Range:
+        data = memoryview(await asyncio.shield(reading))
+        chunks = index.chunks[found.start : found.stop]
+        start, end = chunks[0].position, chunks[-1].position + chunks[-1].stored_size
+        self._stored.put(segment.key, found.start, chunks, data[start - guess.start : end - guess.start])
+        return start, data[start - guess.start : end - guess.start]
 
     # -- stored chunks ----------------------------------------------------------------------------------------------
 
@@ -225,10 +256,12 @@ class Chunks:
 
     def read(self, segment: Located, index: SegmentIndex, first: int, stop: int) -> "asyncio.Task[_Range]":
         """Read chunks [first, stop) by one request, into the cache."""
-        task = self._tasks.spawn(
-            self._read_chunks(segment, index, first, stop), f"reading {first}-{stop} of {segment.key}", awaited=True
-        )
-        keys = [(segment.key, number) for number in range(first, stop)]
+        return self._fly(segment, range(first, stop), self._read_chunks(segment, index, first, stop))
+
+    def _fly(self, segment: Located, numbers: range, coming: Coroutine[Any, Any, _Range]) -> "asyncio.Task[_Range]":
+        """Chunks are on their way: whoever wants them waits for that."""
+        task = self._tasks.spawn(coming, f"reading {numbers} of {segment.key}", awaited=True)
+        keys = [(segment.key, number) for number in numbers]
         self._stored_flights.update(dict.fromkeys(keys, task))
 
         def landed(_: object) -> None:
@@ -265,7 +298,7 @@ def _runs(numbers: list[int], most: int) -> Iterator[range]:
 
 
 def _unpack_all(
-    stored: list[Buffer], about: tuple[Chunk, ...], slabs: list[bytearray]
+    stored: list[Buffer], about: tuple[Chunk, ...], slabs: list[bytearray | None]
 ) -> list[PlainChunk | FormatError]:
     found: list[PlainChunk | FormatError] = []
     for data, chunk, slab in zip(stored, about, slabs, strict=True):

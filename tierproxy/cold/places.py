@@ -47,7 +47,7 @@ class Places:
 
     async def within(self, segment: Located, offset: int) -> Place:
         """Where `offset` is in its segment, or else the next. Raises StoreError, ArchiveError if it is damaged."""
-        index = await self._chunks.index(segment)
+        index = await self._chunks.index_and_guess(segment, offset)
         number = index.chunk_at(offset)
         if number is None:
             raise TierproxyError(f"{segment.key}: its index ends before offset {offset}, its manifest entry doesn't")

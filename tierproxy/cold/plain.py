@@ -10,6 +10,7 @@ from protocol.batches import borders
 from protocol.wire import Buffer
 from tierproxy.archive.errors import FormatError
 from tierproxy.archive.segment_index import Chunk
+from tierproxy.cold.slabs import new_slab
 
 
 @dataclass(slots=True)
@@ -52,11 +53,14 @@ _own = threading.local()
 """Each thread's decompressor: a new one for each chunk would cost a tenth of the work."""
 
 
-def unpacked(stored: Buffer, chunk: Chunk, slab: bytearray) -> PlainChunk:
-    """Decompress `stored` into `slab`. FormatError if a single bit is wrong. For threads: it lets go of the lock."""
+def unpacked(stored: Buffer, chunk: Chunk, slab: bytearray | None) -> PlainChunk:
+    """Decompress `stored` into `slab`, or a new one. FormatError if a single bit is wrong.
+
+    For threads: it lets go of the interpreter's lock.
+    """
     if len(stored) != chunk.stored_size:
         raise FormatError(f"the chunk at {chunk.base_offset} has {len(stored)} bytes, not {chunk.stored_size}")
-    target = memoryview(slab)[: chunk.plain_size]
+    target = memoryview(slab if slab is not None else new_slab(chunk.plain_size))[: chunk.plain_size]
     try:
         # With the size in the frame's head, and room for it, the library decompresses in one go, straight into `slab`.
         if zstandard.frame_content_size(stored) != chunk.plain_size or _frame_size(stored) != len(stored):

@@ -19,20 +19,30 @@ class Slabs:
         self._most = max(1, capacity // SLAB)
         self._slabs: list[bytearray] = []
 
-    def take(self, size: int) -> bytearray:
-        """A slab of at least `size` bytes, with anything in it: its holder's for as long as there is a view of it."""
+    def take(self, size: int) -> bytearray | None:
+        """A slab of at least `size` bytes, with anything in it: its holder's for as long as there is a view of it.
+
+        None: a new one is needed. To be made in a thread, as it takes half a millisecond, and then given to `keep`.
+        """
         if size > SLAB:
-            return bytearray(size)
+            return None
         slabs = self._slabs
         # From the first on: the same few are used again and again, and are in the processor's cache.
         for at in range(len(slabs)):
             slab: bytearray = slabs[at]
             if getrefcount(slab) == _UNUSED:
                 return slab
-        slab = bytearray(SLAB)
-        if len(slabs) < self._most:
-            slabs.append(slab)
-        return slab
+        return None
+
+    def keep(self, slab: bytearray) -> None:
+        """A new one, in use now."""
+        if len(slab) == SLAB and len(self._slabs) < self._most:
+            self._slabs.append(slab)
+
+
+def new_slab(size: int) -> bytearray:
+    """For `size` bytes."""
+    return bytearray(max(SLAB, size))
 
 
 def _unused() -> int:

@@ -1,0 +1,76 @@
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.unit.tierproxy.cli.archives import Archive, batch
+from tests.unit.tierproxy.cold.shelf import Shelf
+from tierproxy.cold import guess
+from tierproxy.cold.budget import ByteBudget
+from tierproxy.cold.guess import Guess
+
+CHUNKS = 60  # of 8 KiB, which don't get smaller
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
+    monkeypatch.setattr(guess, "CHUNK", 8 << 10)
+    monkeypatch.setattr(guess, "MARGIN", 12 << 10)
+    chance = random.Random(1)
+    return Archive(tmp_path).add(*(batch(n * 10, [chance.randbytes(800)] * 10) for n in range(CHUNKS))).save()
+
+
+def uneven(directory: Path) -> Archive:
+    """Most records are in the first of its chunks, most bytes in the others."""
+    chance = random.Random(1)
+    batches = [batch(0, [b"x"] * 3000), *(batch(3000 + n, [chance.randbytes(8000)]) for n in range(CHUNKS))]
+    return Archive(directory).add(*batches).save()
+
+
+async def test_who_begins_anywhere_waits_for_one_trip(archive: Archive) -> None:
+    for offset in (0, 5, 123, 300, 420, 595, 599):
+        async with Shelf(archive, budget=ByteBudget(1 << 20)) as shelf:
+            with shelf.store.closed():
+                reading = asyncio.ensure_future(shelf.read(offset, 1))
+                while len(shelf.store.reads) < 2:
+                    await asyncio.sleep(0)
+            assert (await reading)[1] == offset // 10 * 10 + 9
+            assert len(shelf.store.reads) == 2, "the index, and where the chunk was guessed to be"
+
+
+async def test_a_wrong_guess_costs_a_read_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guess, "MARGIN", 12 << 10)
+    monkeypatch.setattr(guess, "CHUNK", 8 << 10)
+    archive = await asyncio.to_thread(uneven, tmp_path)
+    async with Shelf(archive, budget=ByteBudget(1 << 20)) as shelf:
+        assert (await shelf.read(2900, 1))[1] == 2999
+        assert len(shelf.store.reads) == 3
+
+
+async def test_nothing_is_guessed_where_the_index_is_known(archive: Archive) -> None:
+    async with Shelf(archive, budget=ByteBudget(1 << 20)) as shelf:
+        await shelf.read(300, 1)
+        reads = len(shelf.store.reads)
+        await shelf.read(500, 1)
+        assert len(shelf.store.reads) == reads + 1
+
+
+async def test_a_guess_that_cannot_be_read_is_no_trouble(archive: Archive) -> None:
+    async with Shelf(archive, budget=ByteBudget(1 << 20)) as shelf:
+        with shelf.store.closed():
+            reading = asyncio.ensure_future(shelf.read(300, 1))
+            while len(shelf.store.reads) < 2:
+                await asyncio.sleep(0)
+            shelf.store.broken = True
+        await asyncio.gather(reading, return_exceptions=True)
+        shelf.store.broken = False
+        assert (await shelf.read(300, 1))[1] == 309
+
+
+def test_a_guess_stays_within_the_segment(archive: Archive) -> None:
+    entry = archive.manifest.segments[0]
+    size = entry.stored_size - entry.index_size
+    for offset in range(-5, 605):
+        found = Guess.of(entry, offset)
+        assert 0 <= found.start < found.end <= size
