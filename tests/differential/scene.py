@@ -25,13 +25,19 @@ from tierproxy.archive.retention import trim_point
 
 Address = tuple[str, int]
 NODE = 1
+TINY = {
+    "archiver": {"enabled": False},
+    "cache": {"memory": "1MiB"},
+    "limits": {"cold_in_flight": "1MiB", "cold_answers": "1MiB", "gathered": "1MiB"},
+}
+"""As little as may be configured, for everything that has a bound."""
 
 
 class Scene:
     """Everything of a run, below `directory`; a context manager.
 
     The first of the `proxies` also archives. The second only serves, hears of nothing but by asking, and has caches
-    that are too small for what it is asked for.
+    and bounds that are too small for what it is asked for.
     """
 
     def __init__(self, directory: Path, version: str = KAFKA_VERSION) -> None:
@@ -212,8 +218,7 @@ class Scene:
         bootstrap = self.kafka.bootstrap
         first = Proxy(self._directory / "proxy", bootstrap, policies)
         archives = {"local": {"url": first.archive.as_uri()}}
-        small = {"archiver": {"enabled": False}, "cache": {"memory": "8MiB"}, "limits": {"cold_in_flight": "1MiB"}}
-        second = Proxy(self._directory / "second", bootstrap, policies, archives=archives, settings=small)
+        second = Proxy(self._directory / "second", bootstrap, policies, archives=archives, settings=TINY)
         self.proxies = [undo.enter_context(first), undo.enter_context(second)]
 
     def _delete(self) -> None:
