@@ -86,10 +86,10 @@ class ByteBudget:
     def _make_room(self, who: Hashable) -> None:
         """Send away the last wish of whoever has most. Raises Crowded if `who` would have as many then."""
         crowd = Crowded(f"{self._most} reads of archives wait already (limits.cold_in_flight)")
-        longest = max(self._lines, key=lambda each: len(self._lines[each].wishes))
+        longest = max(self._lines, key=lambda each: len(self._lines[each].wishes), default=None)
         own = len(self._lines[who].wishes) if who in self._lines else 0
-        if own + 1 >= len(self._lines[longest].wishes):
-            raise crowd
+        if longest not in self._lines or own + 1 >= len(self._lines[longest].wishes):
+            raise crowd  # with a queue of 0 there is no line
         _, turn = self._lines[longest].wishes.pop()
         self._left(longest)
         if not turn.done():

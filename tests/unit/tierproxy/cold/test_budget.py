@@ -85,6 +85,18 @@ async def test_who_finds_too_many_waiting_is_sent_away() -> None:
         assert not budget.crowded
 
 
+async def test_where_nobody_may_wait_all_are_sent_away() -> None:
+    budget = ByteBudget(10, queue=0)
+    async with budget.lend(8):
+        for who in (None, "somebody"):
+            with pytest.raises(Crowded):
+                async with budget.lend(8, who):
+                    pass
+        async with budget.lend(2):
+            pass
+    assert budget._lent == 0
+
+
 async def served(budget: ByteBudget, waiting: dict[str, list[int]], last: int) -> list[str]:
     """Who is admitted, in order, one at a time, where all of `waiting` came while somebody had the whole budget."""
     holder = Borrower(budget, 1 << 40)

@@ -138,6 +138,8 @@ async def test_an_owner_lends_no_more_than_it_may(sockets: list[Path]) -> None:
     assert (first.reads, owner.reads) == ([(at + 800, at + 1_600)], [(at, at + 800)])
     owner.open.set()
     assert await waiting == bytes_of(at, at + 800)
+    await first.get(at + 1_600, at + 2_000)
+    assert owner.reads[1:] == [(at + 1_600, at + 2_000)], "it was not given up for having had enough to do"
     await first.close()
     await owner.close()
 
