@@ -66,7 +66,7 @@ class Chunks:
         self._small_segment = small_segment
         self._stored = StoredChunks(memory * 5 // 8)
         self.plain_capacity = memory * 2 // 8
-        self._plain: ByteCache[ChunkId, PlainChunk] = ByteCache(self.plain_capacity, lambda c: len(c.data))
+        self._plain: ByteCache[ChunkId, PlainChunk] = ByteCache(self.plain_capacity, lambda chunk: chunk.memory)
         self._slabs = Slabs(self.plain_capacity + 16 * SLAB)
         self._indexes: ByteCache[str, SegmentIndex] = ByteCache(
             memory // 8, lambda index: INDEX_OVERHEAD + 256 * len(index.chunks)

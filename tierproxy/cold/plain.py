@@ -26,6 +26,11 @@ class PlainChunk:
         view = memoryview(data)
         return cls(view, *borders(view))
 
+    @property
+    def memory(self) -> int:
+        """Bytes that it keeps: the whole slab it is in, and 80 for each batch's two numbers."""
+        return memoryview(self.data.obj).nbytes + 80 * len(self.lasts)
+
     def run(self, offset: int, limit: int, at_least_one: bool) -> tuple[memoryview, int] | None:
         """The batches from the one that holds `offset` (or the next) on that fit into `limit` bytes; their last offset.
 

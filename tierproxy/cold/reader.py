@@ -49,7 +49,7 @@ class ReadyRecords:
                 break
             records, last = run
             places.append(place)
-            self.held += len(chunk.data)
+            self.held += chunk.memory
             runs.append(records)
             plain += len(records)
             stored += place.chunk.stored_size * len(records) // len(chunk.data)

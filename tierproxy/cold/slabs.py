@@ -10,6 +10,8 @@ from sys import getrefcount
 
 SLAB = 1 << 20
 """Bytes of a slab: those of a full chunk."""
+LEAST = SLAB // 2
+"""Smaller chunks get memory of their own size: a few bytes would keep a whole slab."""
 
 
 class Slabs:
@@ -24,7 +26,7 @@ class Slabs:
 
         None: a new one is needed. To be made in a thread, as it takes half a millisecond, and then given to `keep`.
         """
-        if size > SLAB:
+        if not LEAST <= size <= SLAB:
             return None
         slabs = self._slabs
         # From the first on: the same few are used again and again, and are in the processor's cache.
@@ -42,7 +44,7 @@ class Slabs:
 
 def new_slab(size: int) -> bytearray:
     """For `size` bytes."""
-    return bytearray(max(SLAB, size))
+    return bytearray(SLAB if LEAST <= size <= SLAB else size)
 
 
 def _unused() -> int:

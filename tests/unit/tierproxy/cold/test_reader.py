@@ -168,6 +168,15 @@ async def test_memory_stays_within_its_bound(archive: Archive) -> None:
             assert held <= 16_000
 
 
+async def test_small_chunks_keep_no_more_memory_than_is_counted(archive: Archive) -> None:
+    async with Shelf(archive, memory=1 << 20) as shelf:
+        for offset in range(290, -1, -10):  # who jumps about
+            await shelf.read(offset, 1)
+        kept = [memoryview(chunk.data.obj) for chunk in shelf.chunks._plain._entries.values()]
+        assert len(kept) > 10
+        assert sum(map(len, kept)) <= shelf.chunks._plain.size <= shelf.chunks.plain_capacity
+
+
 # -- pages of the manifest ------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,7 @@
-from tierproxy.cold.slabs import SLAB, Slabs, new_slab
+from tierproxy.cold.slabs import LEAST, SLAB, Slabs, new_slab
 
 
-def taken(slabs: Slabs, size: int = 10) -> bytearray:
+def taken(slabs: Slabs, size: int = LEAST) -> bytearray:
     """As who unpacks a chunk does it."""
     slab = slabs.take(size)
     if slab is None:
@@ -37,3 +37,12 @@ def test_a_large_one_is_given_and_not_kept() -> None:
     assert len(taken(slabs, SLAB + 1)) == SLAB + 1
     assert slabs.take(SLAB + 1) is None
     assert slabs.take(SLAB) is None
+
+
+def test_a_small_one_takes_no_whole_slab() -> None:
+    slabs = Slabs(2 * SLAB)
+    known = id(taken(slabs))
+    small = taken(slabs, LEAST - 1)
+    assert len(small) == LEAST - 1
+    assert id(small) != known
+    assert id(taken(slabs)) == known
