@@ -22,15 +22,21 @@ class Allowance:
         self._parts: dict[Hashable, int] = {}
 
     def admits(self, partition: Hashable, size: int) -> bool:
-        """Whether there is room for `size` bytes of records for `partition`; the first one always has it."""
+        """Whether there is room for `size` bytes of records for `partition`; the first one is given what there is."""
         if partition in self._parts:
             return True
         size = max(size, CHUNK)
-        if self._parts and size > self._left:
+        if not self._parts:
+            size = max(CHUNK, min(size, self._left))
+        elif size > self._left:
             return False
         self._parts[partition] = size
         self._left -= size
         return True
+
+    def part(self, partition: Hashable) -> int:
+        """Bytes that `partition` was given room for."""
+        return self._parts.get(partition, 0)
 
     def without(self, partition: Hashable) -> None:
         """Take back what `partition` was given: it has no use for it."""

@@ -129,6 +129,9 @@ class ColdAnswers:
             if not enough_hot and len(missing) == len(order):
                 deadline = max(deadline, until)
             await self._await_answers(hold, room, answers, missing, deadline)
+        for question, answer in zip(hold.refused, answers, strict=True):
+            if isinstance(answer, ReadyRecords):
+                answer.most = min(MOST_IN_ANSWER, room.part(question.at))
         fetch_routing.show_log_starts(hold.response, self._catalog)
         fetch_routing.fill(hold.response, hold.request, list(zip(hold.refused, answers, strict=True)), claim)
         self._throttle.tell(hold, claim)

@@ -32,12 +32,14 @@ class ReadyRecords:
     following: Callable[[Place], tuple[Place, PlainChunk] | None]
     served: Callable[[list[Place], int, int, int], None]
     """Told the places that were taken from, the last one's last offset, and how many bytes were, stored and plain."""
+    most: int = MOST_IN_ANSWER
+    """Plain bytes to take at the most, but for the first batch."""
     held: int = 0
     """Bytes of the chunks of which records were taken: they stay in memory until those have been sent."""
 
     def take(self, limit: int, at_least_one: bool) -> ColdRecords | None:
         """See ColdSource."""
-        limit = min(limit, MOST_IN_ANSWER)
+        limit = min(limit, self.most)
         runs: list[memoryview] = []
         aborted: set[tuple[int, int]] = set()
         last, stored, plain = -1, 0, 0

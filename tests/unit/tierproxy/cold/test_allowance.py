@@ -26,6 +26,7 @@ def test_the_first_partition_always_has_room_and_the_others_as_far_as_it_goes() 
     assert room.admits("a", 8 * MIB)
     assert not room.admits("b", 1)
     assert room.admits("a", 8 * MIB), "it has its part already"
+    assert (room.part("a"), room.part("b")) == (3 * MIB, 0), "and no more than there is"
     room.without("a")
     assert [room.admits(each, 1) for each in "bcde"] == [True, True, True, False]
     room.without("x")

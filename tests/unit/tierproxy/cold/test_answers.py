@@ -1,6 +1,7 @@
 """Held fetches, carried out: a real archive behind a gate, and a scout that knows the truth of a small world."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from protocol.errors import ErrorCode
 from protocol.fetch import FetchRequest
 from protocol.fetch_response import FetchedPartition, FetchResponse, parse_fetch_response
 from protocol.messages import ListOffsetsResponse, OffsetAnswer
-from tests.unit.tierproxy.cli.archives import CLUSTER_ID, PID, TIME, Archive
+from tests.unit.tierproxy.cli.archives import CLUSTER_ID, PID, TIME, Archive, batch
 from tests.unit.tierproxy.cold.shelf import BATCHES, Shelf, three_segments
 from tests.unit.tierproxy.talk import archived
 from tierproxy.archive.manifest import Gap, Manifest
@@ -461,6 +462,26 @@ async def test_partitions_without_room_are_told_to_come_again_and_each_has_its_t
         await stage.shelf.quiet()
     assert got == set(range(10))
     assert stage.memory.held == 60 * CHUNK
+
+
+@pytest.mark.parametrize(("taken", "most"), [(0, 8), (60, 2), (63, 1)])
+async def test_one_partition_gets_no_more_than_there_is_room_for(
+    tmp_path_factory: pytest.TempPathFactory, stage: Stage, taken: int, most: int
+) -> None:
+    chance = random.Random(1)
+    halves = [batch(n * 10, [chance.randbytes(CHUNK // 20 - 100)] * 10) for n in range(20)]
+    folder = tmp_path_factory.mktemp("large")
+    archive = await asyncio.to_thread(lambda: Archive(folder).add(*halves, chunk_bytes=CHUNK).save())
+    async with Shelf(archive, memory=256 << 20) as shelf:
+        large = Stage(shelf, World(archive.manifest, 200), stage.catalog)
+        await asyncio.gather(*(shelf.read(offset) for offset in range(0, 200, 10)))
+        hold = large.hold(0, max_bytes=50 << 20)
+        hold.refused[0].max_bytes = 50 << 20
+        large.memory.grant(0).keep(taken * CHUNK)  # others don't take theirs
+        ((error, records),) = await large.fetch(hold)
+        assert error == ErrorCode.NONE
+        assert CHUNK // 2 < len(records) <= most * CHUNK
+        assert len(records) > (most - 1) * CHUNK
 
 
 async def test_an_answer_lets_go_of_what_it_did_not_use(stage: Stage) -> None:
