@@ -109,12 +109,15 @@ class Chunks:
         index = self._indexes.get(segment.key)
         if index is not None:
             return index
+        return await asyncio.shield(self._index_flight(segment, whole))
+
+    def _index_flight(self, segment: Located, whole: bool = False) -> "asyncio.Task[SegmentIndex]":
         task = self._index_flights.get(segment.key)
         if task is None:
             task = self._tasks.spawn(self._read_index(segment, whole), f"index of {segment.key}", awaited=True)
             self._index_flights[segment.key] = task
             task.add_done_callback(lambda _: self._index_flights.pop(segment.key, None))
-        return await asyncio.shield(task)
+        return task
 
     async def _read_index(self, segment: Located, whole: bool) -> SegmentIndex:
         end = segment.entry.stored_size
@@ -211,11 +214,16 @@ class Chunks:
         known = segment.key in self._indexes or segment.key in self._index_flights
         if known or segment.entry.stored_size <= self._small_segment or self.crowded:
             return await self.index(segment)
+        coming = self._index_flight(segment)
+        landing = self._land_guess(segment, offset, coming)
+        return await asyncio.shield(self._tasks.spawn(landing, f"about {offset} of {segment.key}", awaited=True))
+
+    async def _land_guess(self, segment: Located, offset: int, coming: "asyncio.Task[SegmentIndex]") -> SegmentIndex:
         guess = Guess.of(segment.entry, offset)
         reading = self._tasks.spawn(
-            self._read(segment, guess.start, guess.end), f"about {offset} of {segment.key}", awaited=True
+            self._read(segment, guess.start, guess.end), f"guessed {offset} of {segment.key}", awaited=True
         )
-        index = await self.index(segment)
+        index = await asyncio.shield(coming)
         number = index.chunk_at(offset)
         if number is not None and (found := guess.chunks(index, number)):
             self._fly(segment, found, self._cut_out(segment, index, guess, found, reading))
@@ -227,8 +235,10 @@ class Chunks:
         data = memoryview(await asyncio.shield(reading))
         chunks = index.chunks[found.start : found.stop]
         start, end = chunks[0].position, chunks[-1].position + chunks[-1].stored_size
-        self._stored.put(segment.key, found.start, chunks, data[start - guess.start : end - guess.start])
-        return start, data[start - guess.start : end - guess.start]
+        # A copy: a view would keep all that was read in memory, uncounted.
+        cut = bytes(data[start - guess.start : end - guess.start])
+        self._stored.put(segment.key, found.start, chunks, cut)
+        return start, cut
 
     # -- stored chunks ----------------------------------------------------------------------------------------------
 
@@ -261,7 +271,7 @@ class Chunks:
     def _fly(self, segment: Located, numbers: range, coming: Coroutine[Any, Any, _Range]) -> "asyncio.Task[_Range]":
         """Chunks are on their way: whoever wants them waits for that."""
         task = self._tasks.spawn(coming, f"reading {numbers} of {segment.key}", awaited=True)
-        keys = [(segment.key, number) for number in numbers]
+        keys = [key for number in numbers if (key := (segment.key, number)) not in self._stored_flights]
         self._stored_flights.update(dict.fromkeys(keys, task))
 
         def landed(_: object) -> None:

@@ -39,6 +39,26 @@ async def test_who_begins_anywhere_waits_for_one_trip(archive: Archive) -> None:
             assert len(shelf.store.reads) == 2, "the index, and where the chunk was guessed to be"
 
 
+async def test_what_was_guessed_is_there_for_who_comes_again(archive: Archive) -> None:
+    async with Shelf(archive, budget=ByteBudget(1 << 20)) as shelf:
+        with shelf.store.closed():
+            impatient = asyncio.ensure_future(shelf.read(300, 1))
+            while len(shelf.store.reads) < 2:
+                await asyncio.sleep(0)
+            impatient.cancel()
+            await asyncio.wait([impatient])
+        await shelf.quiet()
+        assert (await shelf.read(300, 1))[1] == 309
+        assert len(shelf.store.reads) == 2
+
+
+async def test_of_a_guess_no_more_is_kept_than_is_counted(archive: Archive) -> None:
+    async with Shelf(archive, budget=ByteBudget(1 << 20)) as shelf:
+        await shelf.read(300, 1)
+        kept = [memoryview(extent.data.obj) for extent in shelf.chunks._stored._extents._entries.values()]
+        assert sum(map(len, kept)) == shelf.chunks._stored.size
+
+
 async def test_a_wrong_guess_costs_a_read_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guess, "MARGIN", 12 << 10)
     monkeypatch.setattr(guess, "CHUNK", 8 << 10)
