@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, TypeVar
 
 from protocol.wire import Buffer
@@ -24,6 +25,7 @@ from tierproxy.cold.plain import PlainChunk, unpacked
 from tierproxy.cold.reads import DirectReads, Reads
 from tierproxy.cold.slabs import SLAB, Slabs
 from tierproxy.cold.stored import ChunkId, StoredChunks
+from tierproxy.errors import TierproxyError
 from tierproxy.tasks import Tasks
 from tierproxy.telemetry import DAMAGED_READS, STORE_READ_BYTES, STORE_READS
 
@@ -49,6 +51,8 @@ class Located:
 
 _Range = tuple[int, Buffer]
 """Where it lies in a segment, and its bytes."""
+_Unpacked = dict[int, PlainChunk | TierproxyError]
+"""By number: a chunk, or why there is none."""
 
 
 class Chunks:
@@ -73,7 +77,7 @@ class Chunks:
         )
         self._index_flights: dict[str, asyncio.Task[SegmentIndex]] = {}
         self._stored_flights: dict[ChunkId, asyncio.Task[_Range]] = {}
-        self._plain_flights: dict[ChunkId, asyncio.Task[dict[int, PlainChunk]]] = {}
+        self._plain_flights: dict[ChunkId, asyncio.Task[_Unpacked]] = {}
         self._budget = budget
         self._reads = reads or DirectReads()
         self.read_seconds = 0.0
@@ -152,18 +156,21 @@ class Chunks:
         if chunk is not None:
             return chunk
         task = self._plain_flights.get(key) or self._unpack(segment, index, number, number + 1)
-        return (await asyncio.shield(task))[number]
+        found = (await asyncio.shield(task))[number]
+        if isinstance(found, TierproxyError):
+            raise found
+        return found
 
     def unpack(self, segment: Located, index: SegmentIndex, first: int, stop: int) -> None:
         """Have chunks [first, stop) decompressed, and read before if need be; whoever waits for them joins in."""
         key = segment.key
         wanted = [n for n in range(first, stop) if (key, n) not in self._plain and (key, n) not in self._plain_flights]
-        for run in _runs(wanted, UNPACK_TOGETHER):
-            self._unpack(segment, index, run.start, run.stop)
+        # Only what comes together is unpacked together: no chunk waits for one that is further away.
+        for _, coming in groupby(wanted, lambda n: self._stored_flights.get((key, n), (key, n) in self._stored)):
+            for run in _runs(list(coming), UNPACK_TOGETHER):
+                self._unpack(segment, index, run.start, run.stop)
 
-    def _unpack(
-        self, segment: Located, index: SegmentIndex, first: int, stop: int
-    ) -> "asyncio.Task[dict[int, PlainChunk]]":
+    def _unpack(self, segment: Located, index: SegmentIndex, first: int, stop: int) -> "asyncio.Task[_Unpacked]":
         task = self._tasks.spawn(
             self._unpack_chunks(segment, index, first, stop), f"chunks {first}-{stop} of {segment.key}", awaited=True
         )
@@ -177,18 +184,20 @@ class Chunks:
         task.add_done_callback(landed)
         return task
 
-    async def _unpack_chunks(
-        self, segment: Located, index: SegmentIndex, first: int, stop: int
-    ) -> dict[int, PlainChunk]:
+    async def _unpack_chunks(self, segment: Located, index: SegmentIndex, first: int, stop: int) -> _Unpacked:
         """What is damaged is read once more before that is said, and never kept."""
         stored = [await self._stored_chunk(segment, index, number) for number in range(first, stop)]
         about = index.chunks[first:stop]
         slabs = [self._slabs.take(chunk.plain_size) for chunk in about]
-        found: dict[int, PlainChunk] = {}
+        found: _Unpacked = {}
         results = await self.in_thread(_unpack_all, stored, about, slabs)
         for number, plain in enumerate(results, first):
             if isinstance(plain, FormatError):
-                plain = await self._unpack_anew(segment, index, number, slabs[number - first])
+                try:
+                    plain = await self._unpack_anew(segment, index, number, slabs[number - first])
+                except TierproxyError as error:  # it is no fault of the others
+                    found[number] = error
+                    continue
             found[number] = plain
             if slabs[number - first] is None and isinstance(plain.data.obj, bytearray):
                 self._slabs.keep(plain.data.obj)
