@@ -113,14 +113,13 @@ class Chunks:
         index = self._indexes.get(segment.key)
         if index is not None:
             return index
-        return await asyncio.shield(self._index_flight(segment, whole))
+        task = self._index_flights.get(segment.key) or self._fly_index(segment, self._read_index(segment, whole))
+        return await asyncio.shield(task)
 
-    def _index_flight(self, segment: Located, whole: bool = False) -> "asyncio.Task[SegmentIndex]":
-        task = self._index_flights.get(segment.key)
-        if task is None:
-            task = self._tasks.spawn(self._read_index(segment, whole), f"index of {segment.key}", awaited=True)
-            self._index_flights[segment.key] = task
-            task.add_done_callback(lambda _: self._index_flights.pop(segment.key, None))
+    def _fly_index(self, segment: Located, coming: Coroutine[Any, Any, SegmentIndex]) -> "asyncio.Task[SegmentIndex]":
+        task = self._tasks.spawn(coming, f"index of {segment.key}", awaited=True)
+        self._index_flights[segment.key] = task
+        task.add_done_callback(lambda _: self._index_flights.pop(segment.key, None))
         return task
 
     async def _read_index(self, segment: Located, whole: bool) -> SegmentIndex:
@@ -223,16 +222,15 @@ class Chunks:
         known = segment.key in self._indexes or segment.key in self._index_flights
         if known or segment.entry.stored_size <= self._small_segment or self.crowded:
             return await self.index(segment)
-        coming = self._index_flight(segment)
-        landing = self._land_guess(segment, offset, coming)
-        return await asyncio.shield(self._tasks.spawn(landing, f"about {offset} of {segment.key}", awaited=True))
+        return await asyncio.shield(self._fly_index(segment, self._read_index_and_guess(segment, offset)))
 
-    async def _land_guess(self, segment: Located, offset: int, coming: "asyncio.Task[SegmentIndex]") -> SegmentIndex:
+    async def _read_index_and_guess(self, segment: Located, offset: int) -> SegmentIndex:
+        """All who wait for the index find the chunks on their way, when they have it."""
         guess = Guess.of(segment.entry, offset)
         reading = self._tasks.spawn(
-            self._read(segment, guess.start, guess.end), f"guessed {offset} of {segment.key}", awaited=True
+            self._read(segment, guess.start, guess.end), f"about {offset} of {segment.key}", awaited=True
         )
-        index = await asyncio.shield(coming)
+        index = await self._read_index(segment, whole=False)
         number = index.chunk_at(offset)
         if number is not None and (found := guess.chunks(index, number)):
             self._fly(segment, found, self._cut_out(segment, index, guess, found, reading))
@@ -280,12 +278,13 @@ class Chunks:
     def _fly(self, segment: Located, numbers: range, coming: Coroutine[Any, Any, _Range]) -> "asyncio.Task[_Range]":
         """Chunks are on their way: whoever wants them waits for that."""
         task = self._tasks.spawn(coming, f"reading {numbers} of {segment.key}", awaited=True)
-        keys = [key for number in numbers if (key := (segment.key, number)) not in self._stored_flights]
+        keys = [(segment.key, number) for number in numbers]
         self._stored_flights.update(dict.fromkeys(keys, task))
 
         def landed(_: object) -> None:
             for key in keys:
-                self._stored_flights.pop(key, None)
+                if self._stored_flights.get(key) is task:
+                    del self._stored_flights[key]
 
         task.add_done_callback(landed)
         return task

@@ -52,6 +52,13 @@ async def test_what_was_guessed_is_there_for_who_comes_again(archive: Archive) -
         assert len(shelf.store.reads) == 2
 
 
+async def test_all_who_wait_for_the_index_find_what_was_guessed(archive: Archive) -> None:
+    async with Shelf(archive, budget=ByteBudget(1 << 20)) as shelf:
+        waiting = [asyncio.ensure_future(shelf.read(offset, 1)) for offset in (300, 301, 305, 309)]
+        assert {(await each)[1] for each in waiting} == {309}
+        assert len(shelf.store.reads) == 2
+
+
 async def test_of_a_guess_no_more_is_kept_than_is_counted(archive: Archive) -> None:
     async with Shelf(archive, budget=ByteBudget(1 << 20)) as shelf:
         await shelf.read(300, 1)
