@@ -7,7 +7,7 @@ How far ahead: a read takes `latency`, and in that time the reader takes latency
 that *it* needs for a byte: from when it was given the last answer to when it asked again. What it had to wait for us
 is left out, or a slow start would look like a slow reader. Twice that, and one read more, keeps a reader from waiting;
 a share of the memory is the most, so that many readers get little each rather than throw out what others have yet
-to read.
+to read. Of whom nothing is known yet one read is ahead: most who look at the first records want no more than those.
 """
 
 from collections import Counter, OrderedDict
@@ -61,8 +61,8 @@ class Stream:
 
     def window(self, latency: float, read: int, share: int) -> int:
         """Bytes to have read ahead, given how long a read takes and how many bytes it brings at the most."""
-        wished = share if self.pace < 0 or latency <= 0 else 2 * latency / max(self.pace, 1e-12) + read
-        return max(LEAST_WINDOW, int(min(wished, share)))
+        meanwhile = 2 * latency / max(self.pace, 1e-12) if self.pace >= 0 else 0.0
+        return max(LEAST_WINDOW, int(min(meanwhile + read, share)))
 
 
 class Streams:

@@ -56,6 +56,13 @@ async def test_a_sequential_reader_costs_few_requests_and_no_byte_twice(archive:
         assert max(sizes) <= JOIN + (9 << 10), "a request ends with the chunk at the border"
 
 
+async def test_who_only_looks_at_the_first_records_costs_no_more_than_one_read_ahead(archive: Archive) -> None:
+    async with shelf(archive) as one:
+        await one.read(0, 1)
+        await one.quiet()
+        assert sum(end - start for _, start, end in one.store.reads) < 0.8 * stored(archive), "two of three segments"
+
+
 async def test_who_follows_reads_nothing_from_the_store(archive: Archive) -> None:
     async with shelf(archive) as one:
         first = await read_all(one)

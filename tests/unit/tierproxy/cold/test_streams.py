@@ -37,6 +37,7 @@ def test_many_readers_have_small_windows_but_never_none() -> None:
 
 
 def test_nothing_is_known_of_the_speed_at_first() -> None:
+    assert Stream(0.0).window(0.1, 16 * MIB, 100 * MIB) == 16 * MIB
     assert Stream(0.0).window(0.1, 16 * MIB, 5 * MIB) == 5 * MIB
 
 
