@@ -71,6 +71,7 @@ class Streams:
     def __init__(self) -> None:
         self._streams: OrderedDict[tuple[PartitionId, int], Stream] = OrderedDict()
         self._active: Counter[PartitionId] = Counter()
+        self._total = 0  # of _active: there may be thousands of partitions
         self._counted_at = -1.0
 
     def at(self, pid: PartitionId, offset: int) -> Stream | None:
@@ -80,14 +81,19 @@ class Streams:
         """The reader at `offset` will ask for `then` next."""
         if self._streams.pop((pid, offset), None) is None:
             self._active[pid] += 1  # until it is counted
+            self._total += 1
+        other = self._streams.get((pid, then))
+        if other is not None and other.frontier > stream.frontier:  # what is read ahead of one is so for both
+            stream.frontier, stream.ahead = other.frontier, other.ahead
         self._streams[pid, then] = stream
+        self._streams.move_to_end((pid, then))
         if len(self._streams) > REMEMBERED:
             self._streams.popitem(last=False)
 
     def active(self, now: float) -> int:
         """How many read at present, looked at once a second."""
         self._count(now)
-        return max(1, self._active.total())
+        return max(1, self._total)
 
     def alone(self, pid: PartitionId, now: float) -> bool:
         """Whether nobody else reads the partition that one reads."""
@@ -103,3 +109,4 @@ class Streams:
             if now - stream.served_at > ACTIVE_SECONDS:
                 break
             self._active[pid] += 1
+        self._total = self._active.total()

@@ -83,3 +83,25 @@ def test_who_reads_alone_is_told_from_who_doesnt() -> None:
     assert not readers.alone(PID, 12.0)
     assert readers.alone(other, 12.0)
     assert readers.alone(PID, 19.5), "one of them has gone"
+
+
+def test_who_comes_to_where_another_is_shares_what_is_read_ahead() -> None:
+    readers = Streams()
+    readers.moved(PID, 0, Stream(0.0, frontier=500, ahead=100), 10)
+    readers.moved(PID, 0, Stream(0.0), 10)
+    found = readers.at(PID, 10)
+    assert found is not None
+    assert (found.frontier, found.ahead) == (500, 100)
+    readers.moved(PID, 5, Stream(0.0, frontier=900, ahead=300), 10)
+    found = readers.at(PID, 10)
+    assert found is not None
+    assert (found.frontier, found.ahead) == (900, 300)
+
+
+def test_who_comes_to_where_another_has_stopped_is_active() -> None:
+    readers = Streams()
+    readers.moved(PID, -1, Stream(0.0), 10)
+    readers.moved(PID, -2, Stream(50.0), 20)
+    readers.moved(PID, 5, Stream(99.0), 10)
+    readers.moved(PID, -3, Stream(99.0), 30)
+    assert readers.active(100.0) == 2
