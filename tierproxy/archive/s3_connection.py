@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import cast
 
+from tierproxy.allocator import unfilled
 from tierproxy.archive.s3_head import NotPlain, check_head
 from tierproxy.ranges import ByteRange
 
@@ -126,7 +127,7 @@ class RangeConnection(asyncio.BufferedProtocol):
         begun = memoryview(self._head)[end : self.came]
         if len(begun) > self._wanted.size:
             raise NotPlain("sends more bytes than it says", 206)
-        self._body = bytearray(self._wanted.size)
+        self._body = unfilled(self._wanted.size)
         self._rest = memoryview(self._body)
         self._rest[: len(begun)] = begun
         self._rest = self._rest[len(begun) :]

@@ -21,6 +21,7 @@ from pathlib import Path
 from zlib import crc32
 
 from protocol.wire import Buffer
+from tierproxy.allocator import unfilled
 from tierproxy.cold.budget import ByteBudget
 from tierproxy.cold.held_ranges import HeldRanges, Read
 from tierproxy.errors import TierproxyError
@@ -236,7 +237,7 @@ def _joined(views: list[memoryview]) -> Buffer:
 
 async def _receive(connection: socket.socket, size: int) -> bytearray:
     """Raises EOFError, OSError."""
-    data = bytearray(size)
+    data = unfilled(size)
     view = memoryview(data)
     loop = asyncio.get_running_loop()
     while view:

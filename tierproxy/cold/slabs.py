@@ -8,6 +8,8 @@ a slab with no reference but our own is looked for.
 
 from sys import getrefcount
 
+from tierproxy.allocator import unfilled
+
 SLAB = 1 << 20
 """Bytes of a slab: those of a full chunk."""
 LEAST = SLAB // 2
@@ -24,7 +26,7 @@ class Slabs:
     def take(self, size: int) -> bytearray | None:
         """A slab of at least `size` bytes, with anything in it: its holder's for as long as there is a view of it.
 
-        None: a new one is needed. To be made in a thread, as it takes half a millisecond, and then given to `keep`.
+        None: a new one is needed. To be made where it is filled (`new_slab`), and then given to `keep`.
         """
         if not LEAST <= size <= SLAB:
             return None
@@ -43,8 +45,8 @@ class Slabs:
 
 
 def new_slab(size: int) -> bytearray:
-    """For `size` bytes."""
-    return bytearray(SLAB if LEAST <= size <= SLAB else size)
+    """For `size` bytes; the system gives its memory as it is filled."""
+    return unfilled(SLAB if LEAST <= size <= SLAB else size)
 
 
 def _unused() -> int:

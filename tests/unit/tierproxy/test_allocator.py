@@ -1,12 +1,14 @@
-"""How often the system has to give memory again, counted in processes of their own."""
+"""How often the system has to give memory, counted in faults."""
 
 import os
+import resource
 import subprocess
 import sys
 
 import pytest
 
 from tests.kit import PROJECT
+from tierproxy.allocator import unfilled
 
 PROGRAM = """
 import resource, sys
@@ -43,3 +45,12 @@ def test_freed_blocks_are_used_again() -> None:
 def test_what_somebody_has_set_counts_more() -> None:
     kept, _ = faults("kept", MALLOC_ARENA_MAX="4")
     assert not kept
+
+
+def test_memory_that_is_to_be_filled_is_not_touched_before() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = unfilled(64 << 20)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < (64 << 20) // 4096 // 10
+    assert len(block) == 64 << 20
+    block[-5:] = b"whole"
+    assert block.endswith(b"whole")
