@@ -72,9 +72,7 @@ class Chunks:
         self.plain_capacity = memory * 2 // 8
         self._plain: ByteCache[ChunkId, PlainChunk] = ByteCache(self.plain_capacity, lambda chunk: chunk.memory)
         self._slabs = Slabs(self.plain_capacity + 16 * SLAB)
-        self._indexes: ByteCache[str, SegmentIndex] = ByteCache(
-            memory // 8, lambda index: INDEX_OVERHEAD + 256 * len(index.chunks)
-        )
+        self._indexes: ByteCache[str, SegmentIndex] = ByteCache(memory // 8, _index_memory)
         self._index_flights: dict[str, asyncio.Task[SegmentIndex]] = {}
         self._stored_flights: dict[ChunkId, asyncio.Task[_Range]] = {}
         self._plain_flights: dict[ChunkId, asyncio.Task[_Unpacked]] = {}
@@ -304,6 +302,10 @@ class Chunks:
         STORE_READS.inc()
         STORE_READ_BYTES.inc(len(data))
         return data
+
+
+def _index_memory(index: SegmentIndex) -> int:
+    return INDEX_OVERHEAD + 256 * len(index.chunks) + 160 * len(index.aborted) + 128 * len(index.epochs)
 
 
 def _runs(numbers: list[int], most: int) -> Iterator[range]:

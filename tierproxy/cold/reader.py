@@ -41,7 +41,6 @@ class ReadyRecords:
         """See ColdSource."""
         limit = min(limit, self.most)
         runs: list[memoryview] = []
-        aborted: set[tuple[int, int]] = set()
         last, stored, plain = -1, 0, 0
         places: list[Place] = []
         place, chunk = self.place, self.chunk
@@ -55,13 +54,14 @@ class ReadyRecords:
             runs.append(records)
             plain += len(records)
             stored += place.chunk.stored_size * len(records) // len(chunk.data)
-            aborted.update(place.index.aborted_between(self.offset, last))
             if last < chunk.lasts[-1] or plain >= limit or (after := self.following(place)) is None:
                 break
             place, chunk = after
         if not runs:
             return None
         self.served(places, last, stored, plain)
+        indexes = {place.segment.key: place.index for place in places}.values()
+        aborted = {entry for index in indexes for entry in index.aborted_between(self.offset, last)}
         return ColdRecords(runs, last, sorted(aborted, key=lambda entry: entry[1]))
 
 

@@ -1,8 +1,9 @@
-"""Chunks that are unpacked together."""
+"""Chunks that are unpacked together, and what is kept."""
 
 import asyncio
 from pathlib import Path
 
+from tests.unit.tierproxy.cli.archives import Archive
 from tests.unit.tierproxy.cold.shelf import BATCHES, Shelf, three_segments
 from tierproxy.archive.errors import FormatError
 from tierproxy.archive.segment_index import SegmentIndex
@@ -43,3 +44,16 @@ async def test_a_damaged_chunk_is_no_trouble_for_those_unpacked_with_it(tmp_path
         assert not isinstance(last, BaseException)
         assert (bytes(first.data), bytes(last.data)) == (BATCHES[0], BATCHES[2])
         assert bytes((await shelf.chunks.plain(segment, index, 1)).data) == BATCHES[1], "and it is not kept"
+
+
+async def test_indexes_with_many_aborted_transactions_keep_no_more_memory_than_is_theirs(tmp_path: Path) -> None:
+    def with_many(directory: Path) -> Archive:
+        archive = Archive(directory)
+        for one in BATCHES[:10]:
+            archive.add(one, aborted=[(producer, 0) for producer in range(500)])
+        return archive.save()
+
+    async with Shelf(await asyncio.to_thread(with_many, tmp_path), memory=1 << 20) as shelf:
+        for offset in range(0, 100, 10):
+            await shelf.read(offset, 1)
+        assert len(shelf.chunks._indexes) == 1, "two have more than 128 KiB"
