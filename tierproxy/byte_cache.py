@@ -43,6 +43,11 @@ class ByteCache(Generic[K, V]):
         while self.size > self._capacity and len(self._entries) > 1:
             self.drop(next(iter(self._entries)))
 
+    def demote(self, key: K) -> None:
+        """Let it go before all others, unless it is asked for again."""
+        if key in self._entries:
+            self._entries.move_to_end(key, last=False)
+
     def drop(self, key: K) -> None:
         value = self._entries.pop(key, None)
         if value is not None:

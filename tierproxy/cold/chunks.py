@@ -143,8 +143,9 @@ class Chunks:
         return self._plain.get((key, number))
 
     def release(self, key: str, number: int) -> None:
-        """A plain chunk was taken by the only one who reads there: its memory is of more use to the next chunk."""
+        """A chunk was taken by the only one who reads there: its memory is of more use to the next one, and to others."""
         self._plain.drop((key, number))
+        self._stored.taken((key, number))
 
     async def plain(self, segment: Located, index: SegmentIndex, number: int) -> PlainChunk:
         """Raises StoreError, or FormatError when the stored bytes are damaged."""

@@ -51,6 +51,12 @@ class StoredChunks:
         for number in range(first, first + len(chunks)):
             self._of_chunk[key, number] = extent
 
+    def taken(self, chunk: ChunkId) -> None:
+        """Nobody is known who will want `chunk`: what was read with it goes first, if it is the last one of that."""
+        extent = self._of_chunk.get(chunk)
+        if extent is not None and chunk[1] == extent.first + len(extent.chunks) - 1:
+            self._extents.demote((extent.key, extent.first))
+
     def drop(self, chunk: ChunkId) -> None:
         """Forget what was read together with `chunk`."""
         extent = self._of_chunk.get(chunk)

@@ -34,3 +34,15 @@ def test_the_bound_holds_whatever_happens(steps: list[tuple[int, int, bool]]) ->
         assert cache.size == sum(map(len, held))
         assert cache.size <= 20 or len(cache) == 1
         assert len(cache) == len(held)
+
+
+def test_what_is_demoted_goes_first_unless_it_is_asked_for_again() -> None:
+    cache: ByteCache[str, bytes] = ByteCache(3, len)
+    for key in "abc":
+        cache.put(key, b"x")
+    cache.demote("c")
+    cache.demote("b")
+    cache.demote("no such")
+    assert cache.get("b")
+    cache.put("d", b"x")
+    assert [key for key in "abcd" if key in cache] == ["a", "b", "d"]

@@ -2,13 +2,14 @@
 
 import asyncio
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.unit.tierproxy.cli.archives import Archive, batch
 from tests.unit.tierproxy.cold.shelf import Shelf
-from tierproxy.cold import ahead, streams
+from tierproxy.cold import ahead, guess, streams
 from tierproxy.cold.budget import ByteBudget
 
 JOIN = 64 << 10
@@ -88,6 +89,34 @@ async def test_what_is_read_ahead_of_many_readers_fits_into_memory(archive: Arch
                 offsets[at] = last + 1
         read = sum(end - start for _, start, end in one.store.reads)
         assert read <= stored(archive) * 1.3, "hardly anything was thrown out before it was taken"
+
+
+async def test_a_fast_reader_does_not_throw_out_what_is_read_ahead_of_a_slow_one(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guess, "CHUNK", 8 << 10)
+    monkeypatch.setattr(guess, "MARGIN", 6 << 10)
+
+    def of(partition: int, chunks: int) -> Archive:
+        chance = random.Random(partition)
+        made = Archive(archive.root.parent, replace(archive.pid, partition=partition))
+        for first in range(0, chunks, 100):
+            made.add(*(batch(n, [chance.randbytes(8000)]) for n in range(first, min(chunks, first + 100))))
+        return made.save()
+
+    slow, fast = await asyncio.to_thread(of, 1, 40), await asyncio.to_thread(of, 2, 60 * 15)
+    async with shelf(slow, 512 << 10) as one:
+        at = {slow.pid: 0, fast.pid: 0}
+        for turn in range(60 * 15):
+            read = fast if turn % 60 else slow
+            ready = await one.reader.fetch(one.library, read.pid, read.manifest, at[read.pid])
+            taken = ready.take(1, True)
+            assert taken is not None
+            at[read.pid] = taken.last_offset + 1
+            await one.quiet()
+        read_for_slow = [end - start for key, start, end in one.store.reads if "/1/" in key]
+        assert sum(read_for_slow) < 1.5 * (15 * 8192 + JOIN)
+        assert sum(end - start for _, start, end in one.store.reads) < 1.2 * (stored(fast) + stored(slow))
 
 
 async def test_a_reader_of_what_was_thrown_out_is_read_ahead_of_anew(archive: Archive) -> None:
