@@ -143,7 +143,7 @@ class Chunks:
         return self._plain.get((key, number))
 
     def release(self, key: str, number: int) -> None:
-        """A chunk was taken by the only one who reads there: its memory is of more use to the next one, and to others."""
+        """A chunk was taken by the only one who reads there: its memory is of more use to the next ones."""
         self._plain.drop((key, number))
         self._stored.taken((key, number))
 
