@@ -53,6 +53,8 @@ class ReadAhead:
         place: Place | None = last
         if offset > last.chunk.last_offset:
             place = self._places.cached_after(source, last)
+        if place is not None and place.chunk.plain_size > 2 * share:
+            return  # with a chunk for each reader, all would be thrown out before they are asked for
         while place is not None:
             stop = place.number
             while left > 0 and stop < len(place.index.chunks) and self._chunks.is_near(place.segment.key, stop):

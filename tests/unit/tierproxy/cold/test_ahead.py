@@ -4,6 +4,7 @@ import asyncio
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +90,27 @@ async def test_what_is_read_ahead_of_many_readers_fits_into_memory(archive: Arch
                 offsets[at] = last + 1
         read = sum(end - start for _, start, end in one.store.reads)
         assert read <= stored(archive) * 1.3, "hardly anything was thrown out before it was taken"
+
+
+async def test_nothing_is_unpacked_ahead_of_more_readers_than_there_is_room_for(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with shelf(archive, 256 << 10) as one:  # room for 7 chunks, unpacked
+        unpacked, in_thread = 0, one.chunks.in_thread
+
+        async def counted(work: Any, *args: Any) -> Any:
+            nonlocal unpacked
+            unpacked += len(args[0])
+            return await in_thread(work, *args)
+
+        monkeypatch.setattr(one.chunks, "in_thread", counted)
+        offsets = [n * 100 for n in range(SEGMENTS * CHUNKS // 10)]
+        for _ in range(10):
+            for at, offset in enumerate(offsets):
+                _, last = await one.read(offset, 8 << 10)
+                offsets[at] = last + 1
+                await one.quiet()
+        assert unpacked < 1.2 * SEGMENTS * CHUNKS
 
 
 async def test_a_fast_reader_does_not_throw_out_what_is_read_ahead_of_a_slow_one(
