@@ -37,14 +37,13 @@ class ReadAhead:
         self._unpack(source, last, offset, plain)
         if stream.filling or self._chunks.crowded:
             return
-        window = self._window(stream)
+        share = self._chunks.stored_capacity // 2 // self._streams.active(asyncio.get_running_loop().time())
+        if last.chunk.stored_size > 2 * share:
+            return  # as in _unpack
+        window = stream.window(self._chunks.read_seconds, READ_JOIN_BYTES, share)
         if stream.ahead < window // 2 or stream.ahead + READ_JOIN_BYTES <= window:
             stream.filling = True
             self._tasks.spawn(self._fill(source, stream, offset, window), f"read ahead of {source.pid}", awaited=True)
-
-    def _window(self, stream: Stream) -> int:
-        share = self._chunks.stored_capacity // 2 // self._streams.active(asyncio.get_running_loop().time())
-        return stream.window(self._chunks.read_seconds, READ_JOIN_BYTES, share)
 
     def _unpack(self, source: Source, last: Place, offset: int, plain: int) -> None:
         """Decompress about as much as the reader took, and half as much again; of that what isn't done yet."""

@@ -113,6 +113,21 @@ async def test_nothing_is_unpacked_ahead_of_more_readers_than_there_is_room_for(
         assert unpacked < 1.2 * SEGMENTS * CHUNKS
 
 
+async def test_nothing_is_read_ahead_of_more_readers_than_there_is_room_for(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guess, "CHUNK", 8 << 10)
+    monkeypatch.setattr(guess, "MARGIN", 2 << 10)
+    async with shelf(archive, 12 << 10) as one:  # room for 7 chunks, as they are stored
+        offsets = [n * 40 for n in range(CHUNKS // 4)]
+        for _ in range(4):
+            for at, offset in enumerate(offsets):
+                _, last = await one.read(offset, 8 << 10)
+                offsets[at] = last + 1
+                await one.quiet()
+        assert sum(end - start for _, start, end in one.store.reads) < 1.3 * stored(archive) // SEGMENTS
+
+
 async def test_a_fast_reader_does_not_throw_out_what_is_read_ahead_of_a_slow_one(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
