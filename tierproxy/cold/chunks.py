@@ -266,7 +266,8 @@ class Chunks:
 
         def landed(_: object) -> None:
             for key in keys:
-                self._stored_flights.pop(key, None)
+                if self._stored_flights.get(key) is task:  # a guess may bring the same chunk
+                    del self._stored_flights[key]
 
         task.add_done_callback(landed)
         return task
