@@ -282,7 +282,7 @@ class Chunks:
 
         def landed(_: object) -> None:
             for key in keys:
-                if self._stored_flights.get(key) is task:
+                if self._stored_flights.get(key) is task:  # a guess may bring the same chunk
                     del self._stored_flights[key]
 
         task.add_done_callback(landed)
