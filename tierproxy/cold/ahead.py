@@ -12,8 +12,9 @@ from tierproxy.cold.places import Place, Places, Source
 from tierproxy.cold.streams import Stream, Streams
 from tierproxy.tasks import Tasks
 
-READ_WHOLE_BYTES = 36 << 20
-"""Stored bytes up to which a segment is read by one request, where there is room: a full one of JSON, mostly."""
+READ_WHOLE_BYTES = 31 << 20
+"""Stored bytes up to which a segment is read by one request, where there is room: a full one of JSON, mostly.
+From 32 MiB on glibc would give the memory back each time (allocator.py)."""
 FIRST_READ = 1 << 20
 """Stored bytes of the first request for a reader ahead of whom nothing is read."""
 GROWTH = 3
