@@ -1,3 +1,6 @@
+import pytest
+
+from tierproxy.cold import slabs as module
 from tierproxy.cold.slabs import SLAB, Slabs, new_slab
 
 
@@ -37,3 +40,15 @@ def test_a_large_one_is_given_and_not_kept() -> None:
     assert len(taken(slabs, SLAB + 1)) == SLAB + 1
     assert slabs.take(SLAB + 1) is None
     assert slabs.take(SLAB) is None
+
+
+def test_a_slab_that_is_looked_at_is_nobody_elses_however_references_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_UNUSED", module._UNUSED + 1)  # as under a debugger that had looked at `_unused`
+    slabs = Slabs(2 * SLAB)
+    view = memoryview(taken(slabs))[7:]
+    assert slabs.take(10) is None
+    del view
+    slab = taken(slabs)
+    assert len(slab) == SLAB
