@@ -3,8 +3,8 @@
 A megabyte that is given back to the system and taken again costs a page fault for each of its 256 pages: with most
 allocators that is 0.6 s for a GB, nearly as much as decompressing it. Who holds a slab need not say when it is done
 with it: views of it are in caches, in answers and in sockets' buffers, and the last of them to go sets it free, because
-a slab with no reference but our own is looked for. How many references an interpreter counts is its own affair, and a
-slab taken too early would change records. So a slab must have no views either, which it tells by letting itself be resized.
+a slab with no reference but our own is looked for. How many references are counted is the interpreter's affair, and a
+slab taken too early would change records, so it must have no views either: it tells by letting itself be resized.
 """
 
 from sys import getrefcount
