@@ -12,6 +12,10 @@ from sys import getrefcount
 SLAB = 1 << 20
 """Bytes of a slab: those of a full chunk."""
 
+LEAST = SLAB * 3 // 4
+"""Bytes of the smallest chunk that gets one. Caches count a chunk's bytes, not its slab's: small ones, of which there
+may be thousands, get memory of their own size."""
+
 
 class Slabs:
     """At most `capacity` bytes of them are kept for the next who needs one. Not for threads: for the event loop."""
@@ -25,7 +29,7 @@ class Slabs:
 
         None: a new one is needed. To be made in a thread, as it takes half a millisecond, and then given to `keep`.
         """
-        if size > SLAB:
+        if not LEAST <= size <= SLAB:
             return None
         slabs = self._slabs
         # From the first on: the same few are used again and again, and are in the processor's cache.
@@ -36,14 +40,14 @@ class Slabs:
         return None
 
     def keep(self, slab: bytearray) -> None:
-        """A new one, in use now."""
+        """A new one, in use now; not kept if it is no slab."""
         if len(slab) == SLAB and len(self._slabs) < self._most:
             self._slabs.append(slab)
 
 
 def new_slab(size: int) -> bytearray:
-    """For `size` bytes."""
-    return bytearray(max(SLAB, size))
+    """For `size` bytes; other memory than a slab, if so many get none."""
+    return bytearray(SLAB if LEAST <= size <= SLAB else size)
 
 
 def _has_views(slab: bytearray) -> bool:

@@ -1,10 +1,10 @@
 import pytest
 
 from tierproxy.cold import slabs as module
-from tierproxy.cold.slabs import SLAB, Slabs, new_slab
+from tierproxy.cold.slabs import LEAST, SLAB, Slabs, new_slab
 
 
-def taken(slabs: Slabs, size: int = 10) -> bytearray:
+def taken(slabs: Slabs, size: int = LEAST) -> bytearray:
     """As who unpacks a chunk does it."""
     slab = slabs.take(size)
     if slab is None:
@@ -48,7 +48,14 @@ def test_a_slab_that_is_looked_at_is_nobody_elses_however_references_are_counted
     monkeypatch.setattr(module, "_UNUSED", module._UNUSED + 1)  # as under a debugger that had looked at `_unused`
     slabs = Slabs(2 * SLAB)
     view = memoryview(taken(slabs))[7:]
-    assert slabs.take(10) is None
+    assert slabs.take(LEAST) is None
     del view
     slab = taken(slabs)
     assert len(slab) == SLAB
+
+
+def test_a_small_chunk_takes_memory_of_its_size_and_no_slab() -> None:
+    slabs = Slabs(2 * SLAB)
+    held = [taken(slabs, 1000) for _ in range(100)]
+    assert sum(map(len, held)) == 100_000
+    assert slabs.take(LEAST) is None, "none of them is kept"
