@@ -8,7 +8,7 @@ Seconds are of CPU, threads included; of several rounds the least, as other work
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -53,9 +53,9 @@ _VERSION = 17
 class Growth(NamedTuple):
     """CPU seconds: of an answer by how many segments there are, of a partition's part by how many are asked for."""
 
-    sequential: Mapping[int, float]
-    random: Mapping[int, float]
-    partitions: Mapping[int, float]
+    sequential: dict[int, float]
+    random: dict[int, float]
+    partitions: dict[int, float]
 
 
 class _Known:
@@ -156,7 +156,7 @@ def measure(directory: Path, rounds: int, segments: Sequence[int] = SEGMENTS) ->
 
 
 async def _measure(directory: Path, rounds: int, segments: Sequence[int]) -> Growth:
-    found = Growth(*(dict[int, float]() for _ in Growth._fields))
+    found = Growth({}, {}, {})
     for count in segments:
         real = {place: _batches(place * OFFSETS) for place in range(count - READ, count)}
         manifest = build(directory / str(count), count, real, in_root=1 if count > READ else READ)
