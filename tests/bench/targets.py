@@ -113,6 +113,9 @@ TARGETS = [
     Target("hot beside 8 limited replays: speed kept", _figure("contention/limited/speed"), at_least=0.9),
     Target("  p99 grown", _figure("contention/limited/p99"), at_most=2),
     Target("archiving, per core", _figure(f"archiving/{MAIN}/speed per core"), at_least=150, goal=250, unit="MB/s"),
+    Target("cold answer, 1,000,000 segments / 10, in order", _figure("growth/sequential"), at_most=1.5),
+    Target("  at random", _figure("growth/random"), at_most=1.5),
+    Target("a partition's part of it, 1,000 partitions / 100", _figure("growth/partitions"), at_most=1.5),
     Target("stored / log bytes", _figure(f"archiving/{MAIN}/stored per log"), at_most=0.27),
 ]
 

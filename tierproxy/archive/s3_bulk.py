@@ -13,7 +13,7 @@ import logging
 import ssl
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -53,8 +53,8 @@ class Overloaded(OSError):
 class _Kept:
     signed: Signed | None
     """None: aiobotocore must ask, as a proxy is between."""
-    keys: Any
-    """That it was signed with; others mean that these may be withdrawn."""
+    keys: Any = field(repr=False)
+    """That it was signed with: secrets; others mean that these may be withdrawn."""
     until: float
 
 

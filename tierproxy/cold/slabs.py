@@ -3,7 +3,8 @@
 A megabyte that is given back to the system and taken again costs a page fault for each of its 256 pages: with most
 allocators that is 0.6 s for a GB, nearly as much as decompressing it. Who holds a slab need not say when it is done
 with it: views of it are in caches, in answers and in sockets' buffers, and the last of them to go sets it free, because
-a slab with no reference but our own is looked for.
+a slab with no reference but our own is looked for. How many references are counted is the interpreter's affair, and a
+slab taken too early would change records, so it must have no views either: it tells by letting itself be resized.
 """
 
 from sys import getrefcount
@@ -34,19 +35,28 @@ class Slabs:
         # From the first on: the same few are used again and again, and are in the processor's cache.
         for at in range(len(slabs)):
             slab: bytearray = slabs[at]
-            if getrefcount(slab) == _UNUSED:
+            if getrefcount(slab) == _UNUSED and not _has_views(slab):
                 return slab
         return None
 
     def keep(self, slab: bytearray) -> None:
-        """A new one, in use now."""
+        """A new one, in use now; not kept if it is no slab."""
         if len(slab) == SLAB and len(self._slabs) < self._most:
             self._slabs.append(slab)
 
 
 def new_slab(size: int) -> bytearray:
-    """For `size` bytes; the system gives its memory as it is filled."""
+    """For `size` bytes; other memory than a slab, if so many get none."""
     return unfilled(SLAB if LEAST <= size <= SLAB else size)
+
+
+def _has_views(slab: bytearray) -> bool:
+    """Python lets no bytearray be resized then. By one byte and back, nothing is moved."""
+    try:
+        slab.append(slab.pop())
+    except BufferError:
+        return True
+    return False
 
 
 def _unused() -> int:

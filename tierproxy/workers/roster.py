@@ -16,6 +16,8 @@ ARCHIVER = "archiver"
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 """Seconds. Who has lived for so long, begins with the shortest pause again."""
+KILL_AFTER = 30.0
+"""Seconds that a worker has for its end, besides the drain."""
 
 
 def gateway_seat(number: int) -> str:

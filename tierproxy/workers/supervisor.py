@@ -25,14 +25,12 @@ from tierproxy.workers.channel import Channel, Message
 from tierproxy.workers.cores import usable_cores
 from tierproxy.workers.metrics import WorkerMetrics
 from tierproxy.workers.place import private_directory
-from tierproxy.workers.roster import Restarts, Roster, Seat
+from tierproxy.workers.roster import KILL_AFTER, Restarts, Roster, Seat
 
 log = logging.getLogger("tierproxy.workers")
 
 ACCEPT_PAUSE = 1.0
 """Seconds until the next try where the system gives us no more connections."""
-KILL_AFTER = 30.0
-"""Seconds that a worker has for its end, besides the drain."""
 
 
 def run(config: Config, surroundings: Surroundings = contextlib.nullcontext) -> None:

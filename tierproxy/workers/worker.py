@@ -1,7 +1,14 @@
-"""A worker: one role of an `App`, at the supervisor's leash."""
+"""A worker: one role of an `App`, at the supervisor's leash.
+
+A thread that waits for a disk can't be ended, and Python waits for it at the process's end. So whoever is about to end
+sets an alarm, by which the system ends the process: else a supervisor that lives would never start another one in this
+seat, and one that was killed would leave us behind.
+"""
 
 import asyncio
 import logging
+import math
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -18,7 +25,7 @@ from tierproxy.listener import Listener, PortTaken
 from tierproxy.tasks import Tasks
 from tierproxy.telemetry import setup_logging
 from tierproxy.workers.channel import Channel, Message
-from tierproxy.workers.roster import ARCHIVER, gateway_seat
+from tierproxy.workers.roster import ARCHIVER, KILL_AFTER, gateway_seat
 from tierproxy.workers.shares import share_of
 
 log = logging.getLogger("tierproxy.workers")
@@ -66,6 +73,7 @@ class Worker:
             self._channel.say({"fault": str(error)})
             return False
         finally:
+            signal.alarm(math.ceil(KILL_AFTER))
             await tasks.close()
             self._channel.close()
         return True
@@ -97,6 +105,7 @@ class Worker:
         for opened in self._opening.values():
             if not opened.done():
                 opened.set_result("the supervisor is gone")
+        signal.alarm(math.ceil(self._config.listen.drain_ms / 1000 + KILL_AFTER))
         self._app.stop()
 
     def _heard(self, message: Message, attached: socket.socket | None) -> None:

@@ -1,3 +1,6 @@
+import pytest
+
+from tierproxy.cold import slabs as module
 from tierproxy.cold.slabs import LEAST, SLAB, Slabs, new_slab
 
 
@@ -39,10 +42,20 @@ def test_a_large_one_is_given_and_not_kept() -> None:
     assert slabs.take(SLAB) is None
 
 
-def test_a_small_one_takes_no_whole_slab() -> None:
+def test_a_slab_that_is_looked_at_is_nobody_elses_however_references_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_UNUSED", module._UNUSED + 1)  # as under a debugger that had looked at `_unused`
     slabs = Slabs(2 * SLAB)
-    known = id(taken(slabs))
-    small = taken(slabs, LEAST - 1)
-    assert len(small) == LEAST - 1
-    assert id(small) != known
-    assert id(taken(slabs)) == known
+    view = memoryview(taken(slabs))[7:]
+    assert slabs.take(LEAST) is None
+    del view
+    slab = taken(slabs)
+    assert len(slab) == SLAB
+
+
+def test_a_small_chunk_takes_memory_of_its_size_and_no_slab() -> None:
+    slabs = Slabs(2 * SLAB)
+    held = [taken(slabs, 1000) for _ in range(100)]
+    assert sum(map(len, held)) == 100_000
+    assert slabs.take(LEAST) is None, "none of them is kept"
