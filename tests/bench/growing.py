@@ -41,7 +41,7 @@ READ = 10
 BATCHES = 16
 """In each of them, each a chunk; of which an answer has one."""
 BATCH_BYTES = 4096
-PARTS = 640
+PARTS = 1_600
 """Of answers, one for each partition in it: so many at the least are measured at a time."""
 Then = Callable[[int | None], int]
 """From the offset of one fetch to the next one's."""
@@ -153,7 +153,10 @@ class _Gateway:
 
 def measure(directory: Path, rounds: int, segments: Sequence[int] = SEGMENTS) -> Growth:
     """Builds the archives in `directory`."""
-    return asyncio.run(_measure(directory, rounds, segments))
+    try:
+        return asyncio.run(_measure(directory, rounds, segments))
+    finally:
+        gc.unfreeze()
 
 
 async def _measure(directory: Path, rounds: int, segments: Sequence[int]) -> Growth:
@@ -189,7 +192,8 @@ async def _least(gateway: _Gateway, partitions: int, then: Then, rounds: int) ->
     await gateway.cost(partitions, parts, then)  # what is read and unpacked for the first time
     costs: list[float] = []
     for _ in range(rounds):
-        gc.collect()  # or Python looks at all that the building of archives has left behind, in whoever's turn
+        gc.collect()
+        gc.freeze()  # or Python looks through all that building has left behind, in whoever's turn
         costs.append(await gateway.cost(partitions, parts, then))
     return min(costs)
 
