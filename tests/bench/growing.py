@@ -6,6 +6,7 @@ Seconds are of CPU, threads included; of several rounds the least, as other work
 """
 
 import asyncio
+import gc
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -40,7 +41,7 @@ READ = 10
 BATCHES = 16
 """In each of them, each a chunk; of which an answer has one."""
 BATCH_BYTES = 4096
-PARTS = 640
+PARTS = 1_600
 """Of answers, one for each partition in it: so many at the least are measured at a time."""
 Then = Callable[[int | None], int]
 """From the offset of one fetch to the next one's."""
@@ -152,7 +153,10 @@ class _Gateway:
 
 def measure(directory: Path, rounds: int, segments: Sequence[int] = SEGMENTS) -> Growth:
     """Builds the archives in `directory`."""
-    return asyncio.run(_measure(directory, rounds, segments))
+    try:
+        return asyncio.run(_measure(directory, rounds, segments))
+    finally:
+        gc.unfreeze()
 
 
 async def _measure(directory: Path, rounds: int, segments: Sequence[int]) -> Growth:
@@ -186,7 +190,12 @@ def _anywhere(offsets: Sequence[int]) -> Then:
 async def _least(gateway: _Gateway, partitions: int, then: Then, rounds: int) -> float:
     parts = max(PARTS, BATCHES * partitions)
     await gateway.cost(partitions, parts, then)  # what is read and unpacked for the first time
-    return min([await gateway.cost(partitions, parts, then) for _ in range(rounds)])
+    costs: list[float] = []
+    for _ in range(rounds):
+        gc.collect()
+        gc.freeze()  # or Python looks through all that building has left behind, in whoever's turn
+        costs.append(await gateway.cost(partitions, parts, then))
+    return min(costs)
 
 
 def _narrow(root: Path, partition: int) -> Manifest:

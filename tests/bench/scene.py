@@ -47,20 +47,21 @@ class Scene(AbstractContextManager["Scene"]):
         self._delay_ms = delay_ms
         self.backend.front.set(delay_ms=delay_ms)
 
-    def restart(self, *, archiver: bool = False) -> None:
-        """A new tierproxy process, at rest: nothing of the archive is in its memory, nor in a disk cache.
+    def restart(self, *, archiver: bool = False, workers: int = 1) -> None:
+        """A new tierproxy, at rest: nothing of the archive is in its memory, nor in a disk cache.
 
         Without the archiver, which is measured for itself: when it begins it loads every manifest, some of them
         seconds later, and that would be taken for the readers' doing.
         """
         self.proxy.stop()
-        self._configure(archiver)
+        self._configure(archiver, workers)
         self.proxy.start()
         self._settle(_ARCHIVER_REST_SECONDS if archiver else _REST_SECONDS)
 
-    def _configure(self, archiver: bool) -> None:
+    def _configure(self, archiver: bool, workers: int = 1) -> None:
         about = self.proxy.config
-        self.proxy.write_config({**about, "archiver": {**about["archiver"], "enabled": archiver}})
+        archiving = {**about["archiver"], "enabled": archiver}
+        self.proxy.write_config({**about, "archiver": archiving, "workers": workers})
 
     def _settle(self, quiet: float) -> None:
         """S3 is near meanwhile: loading manifests from afar looks like resting."""

@@ -105,6 +105,7 @@ TARGETS = [
         at_most=0,
     ),
     Target("16 consumers at once: S3 bytes / once", _figure("sharing/fetched"), at_most=1.1),
+    Target("  through two workers", _figure("workers/fetched"), at_most=1.1),
     Target("first record, 30 ms, p50", _figure("first/p50"), at_most=70, unit="ms"),
     Target("S3 GETs, sequential", _cold("raw", "gets per GB"), at_most=150, unit="/GB"),
     Target("200 consumers, different ranges: memory", _figure("crowd/peak"), at_most=512, unit="MiB"),

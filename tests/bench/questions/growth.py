@@ -15,7 +15,7 @@ from tests.bench.results import Results
 from tests.bench.turns import Bench
 
 ORDER = 90
-ROUNDS = 3
+ROUNDS = 5
 
 
 def ask(bench: Bench) -> Table:
