@@ -145,6 +145,7 @@ class Conversation:
     _stream: FetchStream | None = None
     _answer_passes: bool = False
     _held_bytes: int = 0
+    _fetches_held: int = 0
     _backlog: deque[Piece] = field(default_factory=deque)
     _last: str | None = None  # no request is taken any more; once the last answer is sent, this is why it is over
 
@@ -474,7 +475,8 @@ class Conversation:
         if refused:
             name = (expected.header.client_id or b"")[:MOST_NAME].decode("utf-8", "replace")
             client = Client(name, self.user, self.host)
-            self.held = FetchHold(request, response, refused, expected.asked_at, client)
+            self._fetches_held += 1
+            self.held = FetchHold(request, response, refused, expected.asked_at, client, number=self._fetches_held)
             if not self.held.all_cold:
                 self._hot_at = self.now
             self.held.reads_hot = self.now - self._hot_at < HOT_SECONDS

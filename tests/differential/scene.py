@@ -27,10 +27,11 @@ Address = tuple[str, int]
 NODE = 1
 TINY = {
     "archiver": {"enabled": False},
-    "cache": {"memory": "1MiB"},
-    "limits": {"cold_in_flight": "1MiB", "cold_answers": "1MiB", "gathered": "1MiB"},
+    "cache": {"memory": "8MiB"},
+    "limits": {"cold_in_flight": "1MiB", "cold_answers": "32MiB", "gathered": "1MiB"},
 }
-"""As little as may be configured, for everything that has a bound."""
+"""Too little for what is asked for, but enough for something of each partition at once: with less they have turns, and a
+fetch of many would never have the one answer that a broker gives."""
 
 
 class Scene:

@@ -90,7 +90,6 @@ class ColdAnswers:
         self._scout = scout
         self._reader = reader
         self._memory = memory
-        self._turn = 0
         self.offsets = OffsetAnswers(catalog, scout, reader, libraries).finish
         self._libraries = libraries
         self._tasks = tasks
@@ -119,8 +118,9 @@ class ColdAnswers:
         loop = asyncio.get_running_loop()
         until = hold.asked_at + hold.request.max_wait_ms / 1000
         enough_hot = fetch_routing.enough_hot(hold.response, hold.request)
-        self._turn = (self._turn + 1) % max(1, len(hold.refused))
-        order = claim.chosen(hold.refused, [*range(self._turn, len(hold.refused)), *range(self._turn)])
+        # Backwards: whose records were read when it was the first has the next turn, and finds them in memory.
+        turn = -hold.number % max(1, len(hold.refused))
+        order = claim.chosen(hold.refused, [*range(turn, len(hold.refused)), *range(turn)])
         answers, patience = self._answers_in_memory(hold.refused, order, room)
         await self._check_names(hold.refused, answers, 0.0 if enough_hot else until - loop.time())
         missing = [at for at in order if answers[at] is ErrorCode.NONE]
@@ -128,7 +128,7 @@ class ColdAnswers:
             deadline = loop.time() + patience
             if not enough_hot and len(missing) == len(order):
                 deadline = max(deadline, until)
-            await self._await_answers(hold, room, answers, missing, deadline)
+            await self._await_answers(hold, room, answers, order, deadline)
         for question, answer in zip(hold.refused, answers, strict=True):
             if isinstance(answer, ReadyRecords):
                 answer.most = min(MOST_IN_ANSWER, room.part(question.at))
@@ -161,11 +161,7 @@ class ColdAnswers:
                             self._scout.used(tier)
                             library = self._libraries[tier.archive].home(tier.pid)
                             ready = self._reader.ready(library, tier.pid, facts.manifest, question.offset)
-                            if ready is None:
-                                # Whose turn it is has its room, or those that are always in memory would take it.
-                                if at == order[0]:
-                                    room.admits(question.at, _weight(question))
-                            elif room.admits(question.at, _weight(question)):
+                            if ready is not None and room.admits(question.at, _weight(question)):
                                 answers[at] = ready
                     case Verdict.UNKNOWN:
                         patience = max(patience, _moment(tier))
@@ -205,12 +201,15 @@ class ColdAnswers:
         return await self._scout.same_topic_now(tier)
 
     async def _await_answers(
-        self, hold: FetchHold, room: Allowance, answers: list[ColdAnswer], missing: list[int], deadline: float
+        self, hold: FetchHold, room: Allowance, answers: list[ColdAnswer], order: list[int], deadline: float
     ) -> None:
-        """Fill in `answers` at the places `missing`, as far as the time goes."""
+        """Fill in `answers` where there are none, as far as the time goes."""
         loop = asyncio.get_running_loop()
+        missing = [at for at in order if answers[at] is ErrorCode.NONE]
         waiting = {
-            self._tasks.spawn(self._answer(hold.refused[at], room), "cold partition", awaited=True): at
+            self._tasks.spawn(
+                self._answer(hold.refused[at], room, first=at == order[0]), "cold partition", awaited=True
+            ): at
             for at in missing
         }
         unfinished: set[asyncio.Task[ColdAnswer]] = set(waiting)
@@ -248,10 +247,14 @@ class ColdAnswers:
             tier.unresolved += 1
             self._catalog.want(tier)
 
-    async def _answer(self, question: Refused, room: Allowance) -> ColdAnswer:
-        """Find out about one refused partition, however long it takes. Raises BrokenArchive."""
+    async def _answer(self, question: Refused, room: Allowance, first: bool) -> ColdAnswer:
+        """Find out about one refused partition, however long it takes. Raises BrokenArchive.
+
+        There may be no room for its records. Of the `first` one they are read all the same, for the next answer: those
+        that are always in memory would else leave it none for ever.
+        """
         try:
-            early = await self._read_early(question, room)
+            early = await self._read_early(question, room, first)
             tier = await self._tier(question)
             tier.doubt(question.offset)
             verdict, manifest = await self._verdict(tier, question)
@@ -265,6 +268,8 @@ class ColdAnswers:
                 case Verdict.COLD if manifest is not None and not self._halted(tier, manifest, question.offset):
                     self._scout.used(tier)
                     if not room.admits(question.at, _weight(question)):
+                        if first:
+                            await self._read(tier, manifest, question.offset)
                         return await self._never()
                     if early is None or early.tier is not tier or early.manifest is not manifest:
                         early = await self._read(tier, manifest, question.offset)
@@ -318,7 +323,7 @@ class ColdAnswers:
             verdict = judge(facts, offset, epoch)
         return verdict, facts.manifest
 
-    async def _read_early(self, question: Refused, room: Allowance) -> "_Read | None":
+    async def _read_early(self, question: Refused, room: Allowance, first: bool) -> "_Read | None":
         """The records that old facts promise to who asks by name, read before the name is checked.
 
         What was read stays, while a check begins anew with every fetch: the other way round, a client that doesn't wait
@@ -331,10 +336,12 @@ class ColdAnswers:
         manifest = facts.manifest
         if judge(facts, question.offset, question.last_fetched_epoch) is not Verdict.COLD or manifest is None:
             return None
-        if not room.admits(question.at, _weight(question)):
+        has_room = room.admits(question.at, _weight(question))
+        if not has_room and not first:
             return None
         try:
-            return await self._read(tier, manifest, question.offset)
+            read = await self._read(tier, manifest, question.offset)
+            return read if has_room else None
         except (TierproxyError, MalformedError):
             room.without(question.at)
             return None  # perhaps it need not be read at all

@@ -32,6 +32,7 @@ class FetchHold:
 
     `asked_at` is when the request came, in the seconds that the shell counts in: max_wait counts from then, for the
     broker may have used up some of it. `reads_hot`: this connection has lately fetched what is on the broker, too.
+    `number` counts a connection's holds: where there is not room for all partitions, each has its turn by it.
     """
 
     request: FetchRequest
@@ -40,6 +41,7 @@ class FetchHold:
     asked_at: float
     client: Client = NOBODY
     reads_hot: bool = False
+    number: int = 0
 
     @property
     def all_cold(self) -> bool:

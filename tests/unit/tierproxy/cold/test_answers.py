@@ -98,6 +98,7 @@ class Stage:
     world: World
     catalog: Catalog
     memory: AnswerMemory = field(default_factory=lambda: AnswerMemory(64 << 20))
+    holds: int = 0
 
     def __post_init__(self) -> None:
         self.answers = ColdAnswers(
@@ -130,7 +131,8 @@ class Stage:
             partitions.append(FetchedPartition(None, PID.topic_id, 0, 1, -1, -1, -1, None, -1, empty, b""))
             refused.append(Refused(at, topic, 0, self.tier, offset, 1 << 20))
         asked_at = asyncio.get_running_loop().time() - since
-        return FetchHold(request, FetchResponse(17, 1, 0, 0, 0, partitions, b""), refused, asked_at)
+        self.holds += 1
+        return FetchHold(request, FetchResponse(17, 1, 0, 0, 0, partitions, b""), refused, asked_at, number=self.holds)
 
     async def fetch(self, hold: FetchHold) -> list[tuple[int, bytes]]:
         """Error and records of the partitions that were refused."""
