@@ -30,8 +30,8 @@ TINY = {
     "cache": {"memory": "8MiB"},
     "limits": {"cold_in_flight": "1MiB", "cold_answers": "32MiB", "gathered": "1MiB"},
 }
-"""Too little for what is asked for, but enough for something of each partition at once: with less they have turns, and a
-fetch of many would never have the one answer that a broker gives."""
+"""Too little for what is asked for, but enough for something of each partition at once: with less they have turns, and
+a fetch of many would never have the one answer that a broker gives."""
 
 
 class Scene:
