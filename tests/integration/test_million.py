@@ -111,11 +111,11 @@ async def test_a_million_segments(tmp_path: Path) -> None:
         assert isinstance(page, PageRef)
         there, _ = segment(found_at(number)[number])
         assert keys == ["manifest.json", page.name, there.key_name, there.key_name]
-        root, page_bytes, chunk, index = (size for _, size in gateway.store.reads)
+        root, page_bytes, *last = (size for _, size in gateway.store.reads)
         assert root < 160 << 10
         assert page_bytes < 512 << 10
-        assert index == there.index_size
-        assert chunk < 1 << 10
+        assert there.index_size in last, "the index, and at the same time where the chunk was guessed to be"
+        assert max(last) < 1 << 10
         many = calls(lambda: gateway.read_again(offset))
 
         found = await gateway.library.segment_at(gateway.manifest, gateway.manifest.end_offset - 1)
