@@ -225,7 +225,9 @@ def test_a_stop_under_load_lets_answers_out(stage: Stage, proxy: Proxy, history:
         assert parse_fetch_response(connection.receive(), 12).partitions[0].error == 0
         for reading in readings:
             reading.result()
-    assert len(set(filter(None, read))) == 1, "whole answers, all the same"
+    longest = max(read, key=len)
+    assert longest
+    assert all(longest.startswith(each) for each in read), "whole answers, though some found more in memory"
     assert "Traceback" not in proxy.log()
 
 

@@ -125,10 +125,10 @@ class ColdAnswers:
         await self._check_names(hold.refused, answers, 0.0 if enough_hot else until - loop.time())
         missing = [at for at in order if answers[at] is ErrorCode.NONE]
         if missing:
-            deadline = loop.time() + patience
+            deadline = facts_until = loop.time() + patience
             if not enough_hot and len(missing) == len(order):
                 deadline = max(deadline, until)
-            await self._await_answers(hold, room, answers, order, deadline)
+            await self._await_answers(hold, room, answers, order, deadline, facts_until)
         for question, answer in zip(hold.refused, answers, strict=True):
             if isinstance(answer, ReadyRecords):
                 answer.most = min(MOST_IN_ANSWER, room.part(question.at))
@@ -201,9 +201,16 @@ class ColdAnswers:
         return await self._scout.same_topic_now(tier)
 
     async def _await_answers(
-        self, hold: FetchHold, room: Allowance, answers: list[ColdAnswer], order: list[int], deadline: float
+        self,
+        hold: FetchHold,
+        room: Allowance,
+        answers: list[ColdAnswer],
+        order: list[int],
+        deadline: float,
+        facts_until: float,
     ) -> None:
-        """Fill in `answers` where there are none, as far as the time goes."""
+        """Fill in `answers` where there are none, as far as the time goes: at the most until `deadline`, and not much
+        longer than until the first one is there and facts have had their moment, which is until `facts_until`."""
         loop = asyncio.get_running_loop()
         missing = [at for at in order if answers[at] is ErrorCode.NONE]
         waiting = {
@@ -219,7 +226,7 @@ class ColdAnswers:
             while unfinished:
                 patience = deadline - loop.time()
                 if answered:
-                    patience = min(patience, GATHER_GRACE)
+                    patience = min(patience, max(GATHER_GRACE, facts_until - loop.time()))
                 done, unfinished = await asyncio.wait(
                     unfinished, timeout=max(0.0, patience), return_when=asyncio.FIRST_COMPLETED
                 )

@@ -221,6 +221,16 @@ async def test_facts_nobody_has_are_learned_beside_a_busy_hot_partition_and_for_
     assert (error, records) == (ErrorCode.OFFSET_OUT_OF_RANGE, b"")
 
 
+async def test_facts_have_their_moment_beside_records_that_come_sooner(stage: Stage) -> None:
+    await stage.fetch(stage.hold(0))  # the broker's start is known, but no younger than this
+    stage.tier.unresolved = 5  # so it is a long moment
+    stage.world.learned.clear()
+    asyncio.get_running_loop().call_later(0.05, stage.world.learned.set)
+    answers = await stage.fetch(stage.hold(100, 5000, max_wait_ms=0))
+    assert [error for error, _ in answers] == [ErrorCode.NONE, ErrorCode.OFFSET_OUT_OF_RANGE]
+    assert answers[0][1]
+
+
 async def test_an_offset_the_leader_has_by_now_is_asked_for_again(stage: Stage) -> None:
     assert await stage.fetch(stage.hold(500, max_wait_ms=10)) == [(0, b"")]
 
