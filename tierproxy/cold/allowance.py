@@ -20,12 +20,17 @@ class Allowance:
         self._who = who
         self._left = self._size = size
         self._parts: dict[Hashable, int] = {}
+        self._each = size
+
+    def divide(self, partitions: int) -> None:
+        """So many may want a part: one gets an equal share at the most, rather than that others get none."""
+        self._each = max(CHUNK, self._size // max(1, partitions))
 
     def admits(self, partition: Hashable, size: int) -> bool:
         """Whether there is room for `size` bytes of records for `partition`; the first one is given what there is."""
         if partition in self._parts:
             return True
-        size = max(size, CHUNK)
+        size = max(CHUNK, min(size, self._each))
         if not self._parts:
             size = max(CHUNK, min(size, self._left))
         elif size > self._left:

@@ -106,6 +106,7 @@ class ColdAnswers:
         wish = max(2 * hold.request.max_bytes, LEAST_WISH)
         ON_BEHALF_OF.set(hold.client)
         room = self._memory.grant(min(wish, sum(_weight(question) for question in hold.refused)), hold.client)
+        room.divide(len(hold.refused))
         try:
             return await self._fetch(hold, room, claim), room
         except BaseException:

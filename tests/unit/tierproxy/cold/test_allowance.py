@@ -64,3 +64,11 @@ def test_one_client_leaves_others_their_part() -> None:
     before = memory.held
     memory.grant(8 * MIB, "greedy")
     assert memory.held - before == 8 * MIB
+
+
+def test_many_partitions_have_equal_parts_rather_than_some_none() -> None:
+    room = AnswerMemory(16 * MIB).grant(8 * MIB)
+    room.divide(4)
+    assert all(room.admits(partition, 8 * MIB) for partition in range(4))
+    assert [room.part(partition) for partition in range(4)] == [2 * MIB] * 4
+    assert not room.admits(4, 1)
