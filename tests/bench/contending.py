@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from protocol.batches import walk
+from tests.bench.programs import work_when_told
 from tests.bench.raw import Connection, asked
 
 
@@ -41,7 +42,7 @@ def burn(about: dict[str, Any]) -> dict[str, Any]:
         if time.process_time() - used < passed * about["share"]:
             sum(range(20_000))
         else:
-            time.sleep(0.001)
+            time.sleep(0.001)  # what is left of the processor is others'
     return {"used": time.process_time() - used}
 
 
@@ -49,18 +50,7 @@ KINDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"read": read, "b
 
 
 def main(kind: str, about: str) -> None:
-    work, settings = KINDS[kind], json.loads(about)
-    _say("ready")
-    if not sys.stdin.readline():
-        return
-    _say(json.dumps(work(settings)))
-    _say("done")
-    sys.stdin.read()
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    work_when_told(lambda: KINDS[kind](json.loads(about)))
 
 
 if __name__ == "__main__":

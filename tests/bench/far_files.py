@@ -86,5 +86,5 @@ def far(run: Run, directory: Path) -> Run:
 
 
 if __name__ == "__main__":
-    FileStore._run = far(FileStore._run, Path(os.environ[PLACE]))  # type: ignore[method-assign, assignment]
+    FileStore._run = far(FileStore._run, Path(os.environ[PLACE]))  # type: ignore[method-assign, assignment]  # this process only
     main(prog_name="tierproxy")

@@ -4,14 +4,16 @@ It writes "ready", begins at a line, writes its result and then "done", and ends
 such a program of a tool of Kafka's.
 """
 
+import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from tests.clients.java import compiled
 from tests.kit import PROJECT, jars
@@ -40,7 +42,7 @@ class Program(AbstractContextManager["Program"]):
         self._listener.start()
         try:
             self._until("ready")
-        except BaseException:
+        except BaseException:  # also an interrupt: the program must not be left behind
             self.__exit__(None, None, None)
             raise
 
@@ -100,3 +102,19 @@ def java_tool(main: str, *arguments: str, heap: str = "1g") -> list[str | Path]:
     head = java(f"-Xmx{heap}", f"-Xms{heap}", quiet)
     head[-1] = os.pathsep.join([str(compiled(JAVA_SOURCES, "bench")), jars.class_path()])
     return [*head, "Measured", main, *arguments]
+
+
+def work_when_told(work: Callable[[], Mapping[str, Any]]) -> None:
+    """The other end, in the program itself: be ready, work when told to, say what came of it, and stay until it was
+    measured."""
+    _say("ready")
+    if not sys.stdin.readline():
+        return
+    _say(json.dumps(work()))
+    _say("done")
+    sys.stdin.read()
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

@@ -13,6 +13,7 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
+from tests.bench.programs import work_when_told
 from tests.bench.raw import Read, read_all, read_some
 
 RAW_PARTITION_BYTES = 8 << 20
@@ -86,19 +87,7 @@ READERS: dict[str, Callable[[dict[str, Any]], Read]] = {
 
 
 def main(kind: str, about: str) -> None:
-    read, settings = READERS[kind], json.loads(about)
-    say("ready")
-    if not sys.stdin.readline():
-        return
-    say(json.dumps(asdict(read(settings))))
-    say("done")
-    sys.stdin.read()
-
-
-def say(line: str) -> None:
-    """One line to whoever started us."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    work_when_told(lambda: asdict(READERS[kind](json.loads(about))))
 
 
 if __name__ == "__main__":

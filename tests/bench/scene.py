@@ -71,7 +71,7 @@ class Scene(AbstractContextManager["Scene"]):
 
         def at_rest() -> bool:
             seconds, gets = used()
-            time.sleep(quiet)
+            time.sleep(quiet)  # rest is seen over a time only
             seconds_now, gets_now = used()
             return gets_now == gets and seconds_now - seconds < quiet * _REST_SHARE
 

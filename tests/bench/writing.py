@@ -9,7 +9,7 @@ from typing import Any
 from confluent_kafka import Producer
 
 from tests.bench.corpus import records
-from tests.bench.reading import say
+from tests.bench.programs import work_when_told
 
 DIFFERENT = 20_000
 LIBRDKAFKA = {"acks": "all", "linger.ms": 5, "queue.buffering.max.messages": 200_000}
@@ -38,11 +38,7 @@ def write(about: dict[str, Any], values: list[bytes]) -> dict[str, float]:
 
 def main(about: str) -> None:
     values = list(islice(records("writing"), DIFFERENT))
-    say("ready")
-    if sys.stdin.readline():
-        say(json.dumps(write(json.loads(about), values)))
-        say("done")
-        sys.stdin.read()
+    work_when_told(lambda: write(json.loads(about), values))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Chaos:
         """What was done, in a line. AssertionError with the seed and the last events if anything is wrong."""
         try:
             return self._run()
-        except Exception as error:
+        except Exception as error:  # whatever it was, the seed must be told
             raise AssertionError(
                 f"seed {self.seed}: {self._failure or error}\nThe last events:\n"
                 + "\n".join(self.events[-EVENTS_SHOWN:])

@@ -32,7 +32,7 @@ def ask(bench: Bench) -> Table:
         asked = CONNECTIONS * SECONDS // EACH_SECONDS
         for number in range(asked):
             _ask_something(open_ones[number % CONNECTIONS])
-            time.sleep(max(0.0, began + (number + 1) * SECONDS / asked - time.perf_counter()))
+            time.sleep(max(0.0, began + (number + 1) * SECONDS / asked - time.perf_counter()))  # evenly
         usage = meter.end()
     finally:
         for connection in open_ones:

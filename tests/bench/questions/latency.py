@@ -34,7 +34,7 @@ class _Route:
     def trip(self, offset: int, batch: bytes) -> int:
         """The next offset. The log must end at `offset`."""
         self._consumer.send_fetch([asked(LIVE, 0, offset, 1 << 20)], max_wait_ms=5000)
-        time.sleep(PAUSE)
+        time.sleep(PAUSE)  # the load is light, and the fetch waits at the broker by then
         began = time.perf_counter()
         self._producer.send_produce(LIVE, 0, batch)
         while not (records := self._consumer.receive_fetched().partitions[0].records):
