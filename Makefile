@@ -1,6 +1,6 @@
 # Needs git, Python >= 3.11 and make; everything else is fetched into this folder (.venv, .cache) on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-unit clients lint format types imports check reference demo differential simulate soak fuzz bench \
+.PHONY: help setup test test-unit clients lint format types imports check reference walk demo differential simulate soak fuzz bench \
     bench-compare scale clean distclean
 
 VENV := .venv
@@ -15,6 +15,7 @@ help:
 	@echo "make demo    the whole story on a real Kafka: produce, archive, trim, read it all back"
 	@echo "             (INPUT=file.jsonl [KEY=field] for your own records, KEEP=1 to leave it up)"
 	@echo "make test    every test (ARGS='-k name' to choose)"
+	@echo "make walk    README's quick start, command by command, with a Kafka and an S3 server of its own"
 	@echo "make clients the client matrix in its long form: older clients too, more rounds"
 	@echo "make differential  the same random requests to a whole log and to an archived one"
 	@echo "             (N=20000 requests, SEED=7, ONLY=123 to repeat one, KAFKA=3.9.1)"
@@ -84,6 +85,9 @@ check:
 reference: $(READY)
 	@$(PY) -m tests.documents.reference
 	@$(PY) -m tests.clients.compatibility
+
+walk: $(READY)
+	@$(PY) -m tests.walk
 
 demo: $(READY)
 	@$(PY) -m tests.demo

@@ -15,6 +15,7 @@ from tests.documents import DOCUMENTS, Block, blocks, commands, headings, inline
 from tests.documents.settings import complaints, exists, is_path, piece
 from tests.documents.shell import OTHERS, complaint, program, targets, typed
 from tests.kit import PROJECT
+from tests.walk import snippets
 
 BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
 KAFKA_SCRIPTS = {*TOOLS, "kafka-console-producer", "kafka-dump-log"}
@@ -49,18 +50,56 @@ def picture(block: Block) -> None:
         assert line.split()[:1] not in (["tierproxy"], ["make"], ["$"]), f"{line!r} wants ```sh"
 
 
+SPARK = {"kafka.bootstrap.servers", "subscribe", "startingOffsets"}
+FLINK = {"setBootstrapServers", "setTopics", "setStartingOffsets", "setValueOnlyDeserializer", "build"}
+"""What Spark's and Flink's pages on Kafka name; neither is here to be asked."""
+
+
 def python(block: Block) -> None:
-    compile(block.text, str(block), "exec")
+    """Those that the walk runs (`walk: consume`) need no more than that they compile; Spark isn't here."""
+    code = compile(block.text, str(block), "exec")
     assert ADDRESS in block.text
+    if block.note != "walk: consume":
+        spark = Spark()
+        exec(code, {"spark": spark})
+        assert spark.options.keys() == SPARK
+        assert (spark.kind, spark.loaded) == ("kafka", True)
 
 
-def other_client(block: Block) -> None:
+class Spark:
+    """Stands for a session, its stream reader, and what that returns."""
+
+    def __init__(self) -> None:
+        self.readStream = self
+        self.kind, self.loaded = "", False
+        self.options: dict[str, str] = {}
+
+    def format(self, kind: str) -> "Spark":
+        self.kind = kind
+        return self
+
+    def option(self, name: str, value: str) -> "Spark":
+        self.options[name] = value
+        return self
+
+    def load(self) -> "Spark":
+        self.loaded = True
+        return self
+
+
+def go(block: Block) -> None:
     assert f'"{ADDRESS}"' in block.text
+    assert block.note == "walk: consume", "only the walk can tell whether it builds"
+
+
+def java(block: Block) -> None:
+    assert f'setBootstrapServers("{ADDRESS}")' in block.text
+    assert set(re.findall(r"^    \.(\w+)\(", block.text, re.MULTILINE)) == FLINK
 
 
 def properties(block: Block) -> None:
     """Names that Kafka knows: a consumer's, perhaps behind what Connect and MirrorMaker put before them."""
-    pairs = dict(line.split("=", 1) for line in block.text.splitlines())
+    pairs = snippets.properties(block.text)
     own = {key.removeprefix("consumer.override.").removeprefix("source.") for key in pairs}
     assert own <= {"bootstrap.servers", "auto.offset.reset"}
     assert ADDRESS in pairs.values()
@@ -71,8 +110,8 @@ CHECKS: dict[str, Callable[[Block], None]] = {
     "yaml": configuration,
     "": picture,
     "python": python,
-    "go": other_client,
-    "java": other_client,
+    "go": go,
+    "java": java,
     "properties": properties,
 }
 
