@@ -138,6 +138,8 @@ def test_what_stands_between_backticks_is_right(document: Path) -> None:
             assert complaints(configured) == [], text
         elif is_path(text):
             assert exists(text), f"there is no key {text}"
+        elif re.fullmatch(r"(docs|protocol|tests|tierproxy)/[\w./-]+", text):
+            assert (PROJECT / text).exists(), text
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
