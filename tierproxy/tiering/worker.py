@@ -17,7 +17,7 @@ from protocol.fetch import FetchPartition
 from protocol.fetch_response import FetchedPartition, diverging_epoch
 from tierproxy import telemetry
 from tierproxy.archive.errors import ArchiveError, FormatError
-from tierproxy.archive.manifest import Manifest
+from tierproxy.archive.manifest import NO_EPOCH, Manifest
 from tierproxy.archive.names import PartitionId
 from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.archive.store import StoreError
@@ -281,7 +281,7 @@ class PartitionWorker:
             return self._voice.failed(trouble, f"{self.tp}: {error}; fetching it again")
         except OtherHistory as error:  # from a broker that doesn't say "diverged" (before Kafka 2.7)
             self._voice.failed(trouble, f"{self.tp}: {error}; looking whether history was rewritten")
-            return steps.Diverged(action.offset)
+            return steps.Diverged(action.offset) if error.begins is None else steps.Overlapped(error.begins)
         except (UnreadableBatch, ArchiveError) as error:
             return steps.Hopeless(str(error))
         except OSError as error:
@@ -366,9 +366,14 @@ class PartitionWorker:
         return event
 
     async def _rewind(self, action: steps.Rewind) -> steps.Event:
-        found = judge(await self._leader.compare(action.manifest))
+        facts = await self._leader.compare(action.manifest)
         await self._leader.check_topic()  # last: a namesake's log differs, too, and proves nothing
-        if not isinstance(found, Rewritten) or found.offset != action.offset:
+        if action.leader_epoch == NO_EPOCH:
+            found = judge(facts)
+            proved = isinstance(found, Rewritten) and found.offset == action.offset
+        else:
+            proved = facts.leader_epoch == action.leader_epoch
+        if not proved:
             return steps.Conflicted("the log has changed meanwhile")
         event = await self._publisher.rewind(action, self._spool)
         self._voice.archive_works()
