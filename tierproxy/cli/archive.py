@@ -38,7 +38,7 @@ def archive() -> None:
 def ls(topics: tuple[str, ...], config_file: Path, archive_name: str | None, as_json: bool) -> None:
     """List what is archived, partition by partition. TOPIC may hold * and ?.
 
-    JSON has a line for each partition.
+    JSON has a line for each partition. Status 1: some partition has no manifest that could be read.
     """
     config = read_config(config_file, as_json)
     shelves = asyncio.run(with_shelves(config, archive_name, topics, None, _all))
@@ -65,7 +65,10 @@ def verify(
     allow_holes: bool,
     as_json: bool,
 ) -> None:
-    """Read every byte of every segment and check it. TOPIC may hold * and ?."""
+    """Read every byte of every segment and check it. TOPIC may hold * and ?.
+
+    Checksums, offsets, counts and epochs are compared. Status 1: something is wrong or lost.
+    """
     config = read_config(config_file, as_json)
 
     now_ms = SystemClock().now_ms()
@@ -106,7 +109,13 @@ def verify(
 @partition_option
 @click.option("--offset", type=click.IntRange(min=0), default=0, show_default=True, help="Begin here.")
 @click.option("--count", type=click.IntRange(min=0), help="At most so many records.")
-@click.option("--isolation", type=click.Choice(["read_committed", "read_uncommitted"]), default="read_committed")
+@click.option(
+    "--isolation",
+    type=click.Choice(["read_committed", "read_uncommitted"]),
+    default="read_committed",
+    show_default=True,
+    help="Whether records of transactions that were aborted are left out.",
+)
 @json_option
 def cat(
     topic: str,
@@ -169,6 +178,7 @@ async def _all(shelves: list[Shelf]) -> list[Shelf]:
     "--isolation",
     type=click.Choice(["read_committed", "read_uncommitted"]),
     default="read_committed",
+    show_default=True,
     help="Of JSON lines; log files hold everything, transactions' markers too.",
 )
 @json_option

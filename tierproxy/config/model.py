@@ -55,12 +55,17 @@ class SaslConfig(Section):
     """The service account. Files are read again for every connection, so what they hold may be replaced."""
 
     mechanism: MechanismName
+    """How it proves who it is; the brokers' listener must offer it."""
     username: str | None = None
+    """Of PLAIN and SCRAM."""
     password: Secret | None = None
+    """Of PLAIN and SCRAM; better from `${ENV}` than written here."""
     password_file: Path | None = None
+    """A file with nothing but the password, instead of it."""
     token: Secret | None = None
     """Of OAUTHBEARER, instead of user and password."""
     token_file: Path | None = None
+    """A file with nothing but the token, instead of it."""
 
 
 class BrokerTlsConfig(Section):
@@ -71,7 +76,9 @@ class BrokerTlsConfig(Section):
     cert_file: Path | None = None
     """The service account's certificate (PEM). Clients' own connections never show it."""
     key_file: Path | None = None
+    """The certificate's private key (PEM, without a passphrase)."""
     verify_hostname: bool = True
+    """False: any certificate that the authorities have signed will do, whatever its name."""
     server_name: Host | None = None
     """The name to ask for and verify, if it isn't the one that is connected to."""
 
@@ -81,8 +88,11 @@ class SecurityConfig(Section):
     clients bring their own."""
 
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """That of the brokers' listener which `bootstrap` names."""
     sasl: SaslConfig | None = None
+    """tierproxy's own account, where the protocol has SASL."""
     tls: BrokerTlsConfig = BrokerTlsConfig()
+    """Where the protocol has SSL."""
 
     @property
     def encrypted(self) -> bool:
@@ -102,6 +112,7 @@ class ClusterConfig(Section):
     bootstrap: Brokers
     """Brokers to ask first; the others are learnt from them."""
     security: SecurityConfig = SecurityConfig()
+    """How brokers are spoken to."""
 
 
 class ListenTlsConfig(Section):
@@ -110,12 +121,14 @@ class ListenTlsConfig(Section):
     cert_file: Path
     """Our certificate, followed by those of the authorities between it and the root (PEM)."""
     key_file: Path
+    """Its private key (PEM, without a passphrase)."""
 
 
 class SniConfig(Section):
     """Names by which clients choose a broker on the one port, instead of a port for each."""
 
     bootstrap: Host
+    """The name that clients have as their bootstrap server."""
     broker: NodeTemplate
     """With `{node}` where the broker's id stands."""
 
@@ -124,11 +137,15 @@ class ListenConfig(Section):
     """Where clients connect. `port` is bootstrap, broker `n` is at `port + 1 + n`; with `sni` all are at `port`."""
 
     host: Host = "0.0.0.0"
+    """The address of this machine to listen at; 0.0.0.0 is all of them."""
     port: Port = 9192
+    """Bootstrap. With ports, as many above it must be free as the highest broker id plus one."""
     advertised_host: Host | None = None
-    """The name clients are told to come back to: it must lead to this machine from where they are. None with `sni`."""
+    """The name clients are told to come back to: it must lead to this machine from where they are. Not with `sni`."""
     tls: ListenTlsConfig | None = None
+    """Without it, clients connect in plaintext."""
     sni: SniConfig | None = None
+    """One port for all brokers, told apart by server names; needs `tls`."""
     drain_ms: Annotated[DurationMs, Field(alias="drain"), duration_within(0, 3_600_000)] = 5_000
     """How long open requests may finish when the process is asked to stop."""
 
@@ -137,7 +154,9 @@ class AdminConfig(Section):
     """The port for /metrics, /live and /ready. It has no authentication: keep it private."""
 
     host: Host = "127.0.0.1"
+    """The address of this machine to listen at; other machines reach it only if this is not loopback."""
     port: Port = 9180
+    """One that no broker is served at."""
 
 
 def _archive_url(value: str) -> str:
@@ -180,17 +199,25 @@ class ArchiveConfig(Section):
     """One bucket or directory. Without keys, `s3` uses the machine's own AWS credentials."""
 
     url: Annotated[str, AfterValidator(_archive_url)]
+    """`s3://bucket/prefix`, where the bucket exists, or `file:///absolute/path`."""
     region: str | None = None
+    """Of the bucket; None = as the machine's AWS settings say."""
     endpoint_url: Annotated[str, AfterValidator(_endpoint)] | None = None
     """For S3-compatible stores other than AWS."""
     access_key: Secret | None = None
+    """The key's id; None = the machine's own credentials."""
     access_key_file: Path | None = None
     """Files with keys are read again while we run, so what they hold may be replaced."""
     secret_key: Secret | None = None
+    """Belongs to `access_key`; better from `${ENV}` than written here."""
     secret_key_file: Path | None = None
+    """A file with nothing but the secret key, instead of it."""
     session_token: Secret | None = None
+    """Of temporary keys."""
     session_token_file: Path | None = None
+    """A file with nothing but the session token, instead of it."""
     storage_class: Annotated[str, AfterValidator(_storage_class)] | None = None
+    """Of segments, where the topic's policy names none; None = the bucket's default. Not one that must be thawed."""
 
 
 SECRET_KEYS = ("access_key", "secret_key", "session_token")
@@ -222,7 +249,9 @@ class CacheConfig(Section):
     """Compressed chunks of cold segments that were read lately."""
 
     memory: Annotated[SizeBytes, size_within(2**20, 2**50)] = 256 * 2**20
+    """Of all workers together."""
     disk: DiskCacheConfig | None = None
+    """More of them in files."""
 
 
 class Keep(Section):
@@ -259,6 +288,7 @@ class TopicPolicy(Section):
     archive: ArchiveName
     """The name of an archive; None (written `none`) = just proxied."""
     keep_on_broker: Keep = Keep()
+    """What stays on the brokers once it is archived, by whole segments; nothing given = everything."""
     storage_class: Annotated[str, AfterValidator(_storage_class)] | None = None
     """Of this policy's segments, instead of the archive's; S3 only."""
     keep_in_archive: Annotated[Keep, BeforeValidator(_forever, json_schema_input_type=Literal["forever"] | Keep)] = (
@@ -266,6 +296,7 @@ class TopicPolicy(Section):
     )
     """What older segments expire by, once the brokers have let them go; no limit is written `forever`."""
     segment: SegmentPolicy = SegmentPolicy()
+    """When records are stored."""
     compression: ZstdLevel = 3
     """A zstd level, written `zstd-3`."""
     trim: Literal["delete-records", "never"] = "delete-records"
@@ -298,6 +329,7 @@ class ArchiverConfig(Section):
     )
     """How soon new topics, partitions and leaders are noticed."""
     fetch_wait_ms: Annotated[DurationMs, Field(alias="fetch_wait"), duration_within(1, 30_000)] = 500
+    """How long a broker may hold a fetch that finds nothing new."""
     fetch_bytes: Annotated[SizeBytes, size_within(1024, 2**30)] = 16 * 2**20
     """Per fetch and broker: bounds the archiver's memory."""
     uploads: Annotated[int, count_within(1, 64)] = 2
@@ -323,6 +355,7 @@ class ArchiverConfig(Section):
     merge_after_ms: Annotated[DurationMs, Field(alias="merge_after"), duration_within(0, 365 * 86_400_000)] = 600_000
     """Segments archived more lately are left alone."""
     garbage: GarbageConfig = GarbageConfig()
+    """Objects that nothing needs any more."""
 
 
 class ColdClientLimit(Section):
@@ -349,6 +382,7 @@ class LimitsConfig(Section):
     frame_bytes: Annotated[SizeBytes, Field(alias="frame"), size_within(1024, 2**31 - 1)] = 100 * 2**20
     """Largest request a client may send (Kafka: socket.request.max.bytes)."""
     connections: Annotated[int, count_within(1, 1_000_000)] = 10_000
+    """Of clients; more are refused. Each takes two of the process' open files."""
     unanswered: Annotated[int, count_within(1, 100_000)] = 1_000
     """Requests of one connection that may wait for an answer before it is no longer read."""
     gathered_bytes: Annotated[SizeBytes, Field(alias="gathered"), size_within(2**20, 2**50)] = 256 * 2**20
@@ -375,25 +409,38 @@ class LimitsConfig(Section):
 
 
 class LogConfig(Section):
+    """What is written to standard error."""
+
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is written."""
     format: Literal["text", "json"] = "text"
+    """`json`: an object a line."""
 
 
 class Config(Section):
     """Everything tierproxy was told. Read it with `load_config`."""
 
     cluster: ClusterConfig
+    """The Kafka cluster behind the proxy."""
     listen: ListenConfig
+    """Where clients connect."""
     admin: AdminConfig | None = None
+    """Metrics and health; None = no such port."""
     archives: dict[str, ArchiveConfig] = {}
+    """Buckets and directories, by names of your choice."""
     cache: CacheConfig = CacheConfig()
+    """Pieces of archives that were read lately."""
     topics: tuple[TopicPolicy, ...] = ()
+    """Policies. The first that matches a topic is the one; what none matches is just proxied."""
     archiver: ArchiverConfig = ArchiverConfig()
+    """What copies and trims."""
     limits: LimitsConfig = LimitsConfig()
+    """What bounds it all."""
     workers: Workers = 1
     """Processes that serve clients, and one more for the archiver if there are several; `auto`: as many as this machine
     or container gives us cores. `cache` and `limits` are for all of them together."""
     log: LogConfig = LogConfig()
+    """What is written to standard error."""
 
     @property
     def archiver_group(self) -> str | None:

@@ -48,3 +48,17 @@ def test_patterns_are_plain_regular_expressions() -> None:
     assert not re.search(SIZE_PATTERN, "128")
     assert not re.search(SIZE_PATTERN, "128M")
     assert not re.search(DURATION_PATTERN, "10")
+
+
+def test_examples_match_their_patterns() -> None:
+    def look(node: object) -> int:
+        if isinstance(node, list):
+            return sum(map(look, node))
+        if not isinstance(node, dict):
+            return 0
+        if "pattern" in node and "examples" in node:
+            assert all(re.search(node["pattern"], example) for example in node["examples"]), node
+            return 1 + sum(map(look, node.values()))
+        return sum(map(look, node.values()))
+
+    assert look(json_schema()) > 20
