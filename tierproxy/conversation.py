@@ -14,7 +14,8 @@ Of a request, only as much is gathered as its treatment needs (routing/table.py)
 
 HELD: the answer needs something that takes time (`Hold`: archived records, a port to be opened). The shell carries it
 out and calls `release` with the finished payload. Until then no later answer is looked at; a broker would not have
-come to it either. The shell pauses reading, and what it had read already waits in `_backlog`.
+come to it either. The shell pauses reading, and what it had read already waits in `_backlog`. Only a run of
+ListOffsets is read on, so that what they need is begun together; their answers wait for their turn (`HeldAnswers`).
 
 What this module must not know: sockets, clocks, the archive, what is cached. It reads facts from the `Catalog` and
 marks there what is missing.
@@ -52,7 +53,7 @@ from tierproxy.routing import fetch as fetch_routing
 from tierproxy.routing import handshake
 from tierproxy.routing import offsets as offsets_routing
 from tierproxy.routing.deletes import deletions
-from tierproxy.routing.holds import Client, DeletesHold, EndpointsHold, FetchHold, Hold, OffsetsHold
+from tierproxy.routing.holds import Client, DeletesHold, EndpointsHold, FetchHold, HeldAnswers, Hold, OffsetsHold
 from tierproxy.routing.stream import StreamPatch
 from tierproxy.routing.table import ENDPOINTS_SINCE, KNOWN, OFFERED, Treatment, offers, treatment
 from tierproxy.sasl import MOST_NAME
@@ -114,8 +115,9 @@ class Conversation:
     """Feed it with `from_client`, `from_broker` and `release`; then take what is in `to_client` and `to_broker`.
 
     `now`, in seconds, is the shell's to keep right: nothing here is decided by it, fetches are told when they came.
-    `held` is what the shell has to carry out before more answers can be looked at. `closing`, once set, says why the
-    conversation is over: what is in `to_client` may still be sent, nothing more is read.
+    What is in `to_carry_out` the shell begins, and calls `release` at its end; `held` is the one whose turn it is to be
+    answered. `closing`, once set, says why the conversation is over: what is in `to_client` may still be sent, nothing
+    more is read.
     """
 
     catalog: Catalog
@@ -126,6 +128,7 @@ class Conversation:
     now: float = 0.0
     to_client: list[Buffer] = field(default_factory=list)
     to_broker: list[Buffer] = field(default_factory=list)
+    to_carry_out: list[Hold] = field(default_factory=list)
     held: Hold | None = None
     closing: str | None = None
     requests_seen: int = 0
@@ -144,7 +147,7 @@ class Conversation:
     _answer: bytearray = field(default_factory=bytearray)  # gathered of it
     _stream: FetchStream | None = None
     _answer_passes: bool = False
-    _held_bytes: int = 0
+    _line: HeldAnswers = field(default_factory=HeldAnswers)
     _fetches_held: int = 0
     _backlog: deque[Piece] = field(default_factory=deque)
     _last: str | None = None  # no request is taken any more; once the last answer is sent, this is why it is over
@@ -177,7 +180,7 @@ class Conversation:
     @property
     def gathered(self) -> int:
         """Bytes in memory of messages that are not complete, or held."""
-        return len(self._head) + len(self._answer) + self._held_bytes
+        return len(self._head) + len(self._answer) + self._line.size
 
     # -- the client's side ------------------------------------------------------------------------------------------
 
@@ -337,19 +340,30 @@ class Conversation:
         """Whether there are views in `_backlog` of what was fed to `from_broker`."""
         return bool(self._backlog)
 
-    def release(self, payload: list[Buffer]) -> None:
-        """The held answer is finished: `payload` is sent, and reading goes on."""
-        assert self.held is not None
-        self.held = None
-        self._held_bytes = 0
-        self._send(payload)
+    @property
+    def listens(self) -> bool:
+        """Whether the broker's next answer can be looked at now."""
+        if self.held is None:
+            return True
+        if not isinstance(self.held, OffsetsHold) or self._line.full:
+            return False
+        following = self._current or (self._ledger[0] if self._ledger else None)
+        return isinstance(following, _Expected) and following.treatment is Treatment.LIST_OFFSETS
+
+    def release(self, payload: list[Buffer], hold: Hold | None = None) -> None:
+        """`hold`, by default the first one, is finished: `payload` is sent in its turn, and reading goes on."""
+        finished = hold or self.held
+        assert finished is not None
+        for each in self._line.finish(finished, payload):
+            self._send(each)
+        self.held = self._line.first
         try:
             self._read_answers()
         except MalformedError as fault:
             self.closing = f"the broker sent an answer that can't be understood: {fault}"
 
     def _read_answers(self) -> None:
-        while self._backlog and self.held is None:
+        while self._backlog and self.listens:
             self._answer_piece(self._backlog.popleft())
         if self.held is None:
             self._send_own_answers()
@@ -384,7 +398,6 @@ class Conversation:
             self._answer.clear()
             self._begin_answer(piece, head)
         if piece.last:
-            self._held_bytes = piece.size if self.held is not None else 0
             self._current = self._stream = None
             self._answer_passes = False
             self._answer.clear()
@@ -444,15 +457,17 @@ class Conversation:
                 response = decode_list_offsets_response(payload, header.version)
                 questions = offsets_routing.questions(response, expected.request, self.catalog)
                 if questions:
-                    self.held = OffsetsHold(header.version, header.correlation_id, response, questions)
-                else:
+                    self._hold(OffsetsHold(header.version, header.correlation_id, response, questions), payload)
+                elif self.held is None:
                     self._send([payload])
+                else:
+                    self._line.put(None, [payload], len(payload))
             case Treatment.DELETE_RECORDS:
                 assert isinstance(expected.request, DeleteRecordsRequest)
                 deleted = decode_delete_records_response(payload, header.version)
                 archived = deletions(deleted, expected.request, self.catalog)
                 if archived:
-                    self.held = DeletesHold(header.version, header.correlation_id, deleted, archived)
+                    self._hold(DeletesHold(header.version, header.correlation_id, deleted, archived), payload)
                 else:
                     self._send([payload])
             case Treatment.SASL_HANDSHAKE:
@@ -476,10 +491,11 @@ class Conversation:
             name = (expected.header.client_id or b"")[:MOST_NAME].decode("utf-8", "replace")
             client = Client(name, self.user, self.host)
             self._fetches_held += 1
-            self.held = FetchHold(request, response, refused, expected.asked_at, client, number=self._fetches_held)
-            if not self.held.all_cold:
+            hold = FetchHold(request, response, refused, expected.asked_at, client, number=self._fetches_held)
+            if not hold.all_cold:
                 self._hot_at = self.now
-            self.held.reads_hot = self.now - self._hot_at < HOT_SECONDS
+            hold.reads_hot = self.now - self._hot_at < HOT_SECONDS
+            self._hold(hold, payload)
             return
         fetch_routing.show_log_starts(response, self.catalog)
         self._send(encode_fetch_response(response))
@@ -488,9 +504,14 @@ class Conversation:
         endpoints: list[Endpoint] = read_endpoints(header.api_key, header.version, payload)
         unheard_of = self.addresses.note(endpoints)
         if unheard_of:
-            self.held = EndpointsHold(unheard_of, header.api_key, header.version, payload)
+            self._hold(EndpointsHold(unheard_of, header.api_key, header.version, payload), payload)
         else:
             self._send(rewrite_endpoints(header.api_key, header.version, payload, self.addresses.advertised))
+
+    def _hold(self, hold: Hold, payload: bytes) -> None:
+        self._line.put(hold, [], len(payload))
+        self.to_carry_out.append(hold)
+        self.held = self._line.first
 
     def _send(self, payload: list[Buffer]) -> None:
         self.to_client.append(_INT32.pack(sum(len(part) for part in payload)))

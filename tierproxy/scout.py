@@ -27,6 +27,7 @@ from tierproxy.upstream import (
     EARLIEST,
     LATEST,
     MAX_TIMESTAMP,
+    NOBODY,
     READ_COMMITTED,
     READ_UNCOMMITTED,
     Cluster,
@@ -74,7 +75,7 @@ class Scout:
         self._tasks = tasks
         self._brokers: Flights[PartitionId, tuple[int, int]] = Flights(tasks, "broker facts of")
         self._manifests: Flights[PartitionId, Manifest | None] = Flights(tasks, "manifest of")
-        self._identities: Flights[PartitionId, bool] = Flights(tasks, "identity of")
+        self._identities: Flights[tuple[str, bytes, int | PartitionId], bool] = Flights(tasks, "identity of")
         self._topics: Flights[str, None] = Flights(tasks, "metadata of")
         self._topics_at = -TOPICS_EVERY
         self._claimed: set[str] = set()  # archives that are recorded as this cluster's
@@ -152,7 +153,11 @@ class Scout:
 
     async def same_topic_now(self, tier: Tier) -> bool:
         """Whether the tier's topic still is what its name stands for. If not, the catalog knows better afterwards."""
-        return await self._identities.fresh(tier.pid, partial(self._ask_identity, tier))
+        pid = tier.pid
+        leader = self._cluster.view.leader(TopicPartition(pid.topic, pid.partition))
+        # What a leader says of a topic goes for all that it leads of it.
+        whose = (pid.topic, pid.topic_id, pid if leader == NOBODY else leader)
+        return await self._identities.fresh(whose, partial(self._ask_identity, tier))
 
     async def highest_time(self, tier: Tier) -> int:
         """The highest timestamp in the leader's log, decided or not; -1 if there is none. Raises TierproxyError."""
