@@ -126,6 +126,15 @@ class Scout:
         """The manifest as it is stored now; None if nothing is archived. Raises TierproxyError if it can't be read."""
         return await self._manifests.fresh(tier.pid, lambda: self._learn_manifest(tier))
 
+    async def manifest_coming(self, tier: Tier) -> Manifest | None:
+        """What a read finds that is under way, perhaps since before the question; None if none is, or it fails."""
+        if tier.pid not in self._manifests:
+            return None
+        try:
+            return await self._manifests.join(tier.pid, lambda: self._learn_manifest(tier))
+        except TierproxyError:
+            return None
+
     def trusts(self, tier: Tier) -> bool:
         """Whether the manifest known is young enough to serve from: a user may have deleted records elsewhere."""
         return self._clock.now_ms() - tier.manifest_at_ms <= MANIFEST_TRUST_MS
