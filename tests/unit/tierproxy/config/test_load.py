@@ -179,7 +179,7 @@ def test_programs_may_hand_in_plain_numbers() -> None:
             "topics[0].segment.bytes (line 13): must be between 1 KiB and 5 GiB, not",
         ),
         ("age: 10m", "age: 1ms", "topics[0].segment.age (line 13): must be between 10ms and 7d, not 1ms"),
-        ("{time: 7d, bytes: 200GiB}", "7d", "topics[0].keep_on_broker (line 12): must be a mapping"),
+        ("{time: 7d, bytes: 200GiB}", "7d", "topics[0].keep_on_broker (line 12): must be forever, or limits"),
         ("zstd-5", "zstd-20", "topics[0].compression (line 14): 'zstd-20' is not one of zstd-1 … zstd-19"),
         ("zstd-5", "gzip", "topics[0].compression (line 14): 'gzip' is not one of"),
         (
