@@ -26,11 +26,11 @@ class TopicPartition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PartitionView:
-    """`replicas` is how many copies there should be; 0: not told. Views that differ only there are equal."""
+    """`replicas` are the brokers that should have a copy. Views that differ only there are equal."""
 
     leader: int
     leader_epoch: int
-    replicas: int = field(default=0, compare=False)
+    replicas: tuple[int, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,5 @@ def merge_metadata(view: ClusterView, answer: Metadata, asked: Collection[str] |
 
 
 def _topic_view(topic: MetadataTopic) -> TopicView:
-    partitions = {
-        part.index: PartitionView(part.leader, part.leader_epoch, len(part.replicas)) for part in topic.partitions
-    }
+    partitions = {part.index: PartitionView(part.leader, part.leader_epoch, part.replicas) for part in topic.partitions}
     return TopicView(topic.name, topic.topic_id, topic.internal, dict(sorted(partitions.items())))

@@ -80,7 +80,7 @@ async def test_reads_settings(cluster: Cluster, topic: str) -> None:
 
 async def test_how_large_logs_are(cluster: Cluster, kafka: Kafka, topic: str) -> None:
     view = await cluster.refresh()
-    assert view.topics[topic].partitions[0].replicas == 1
+    assert view.topics[topic].partitions[0].replicas == (1,)
     full, empty, unknown = TopicPartition(topic, 0), TopicPartition(topic, 1), TopicPartition("never-there", 0)
     found = await cluster.log_sizes(1, [full, unknown, empty])
     on_disk = sum(file.stat().st_size for file in (kafka.nodes[0].data / f"{topic}-0").glob("*.log"))
