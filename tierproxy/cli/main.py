@@ -1,4 +1,4 @@
-"""The commands: serve, check, schema, archive, restore."""
+"""The commands: serve, check, plan, schema, archive, restore."""
 
 import logging
 import sys
@@ -12,6 +12,7 @@ from tierproxy.cli.archive import archive
 from tierproxy.cli.check import run_check
 from tierproxy.cli.common import WRONG, Cli, config_option, json_option, read_config
 from tierproxy.cli.output import print_json
+from tierproxy.cli.plan import plan
 from tierproxy.cli.restore import restore
 from tierproxy.config import json_schema, warnings
 from tierproxy.telemetry import setup_logging
@@ -72,5 +73,6 @@ def schema() -> None:
     print_json(json_schema())
 
 
+main.add_command(plan)
 main.add_command(archive)
 main.add_command(restore)

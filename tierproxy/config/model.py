@@ -33,6 +33,7 @@ from tierproxy.config.fields import (
 )
 from tierproxy.config.patterns import glob
 from tierproxy.config.policies import PolicyDefaults, TopicPolicy
+from tierproxy.config.prices import PricesConfig, StorePrices
 from tierproxy.config.section import Section
 from tierproxy.rates import part_of
 from tierproxy.sasl import MechanismName
@@ -199,6 +200,8 @@ class ArchiveConfig(Section):
     """A file with nothing but the session token, instead of it."""
     storage_class: StorageClass | None = None
     """Of segments, where the topic's policy names none; None = the bucket's default. Not one that must be thawed."""
+    prices: StorePrices = StorePrices()
+    """What is other here than `prices` says."""
 
 
 SECRET_KEYS = ("access_key", "secret_key", "session_token")
@@ -352,8 +355,11 @@ class Config(Section):
     listen: ListenConfig
     """Where clients connect."""
     admin: AdminConfig | None = None
+    """The port for operators; None = there is none."""
     archives: dict[str, ArchiveConfig] = Field(default_factory=dict)
+    """Where archived topics go, by names of your choice."""
     cache: CacheConfig = CacheConfig()
+    """What was read from archives lately."""
     defaults: PolicyDefaults = PolicyDefaults()
     """What policies under topics inherit, each key that they don't write themselves."""
     topics: tuple[TopicPolicy, ...] = ()
@@ -367,6 +373,8 @@ class Config(Section):
     or container gives us cores. `cache` and `limits` are for all of them together."""
     log: LogConfig = LogConfig()
     """What is written to standard error."""
+    prices: PricesConfig = PricesConfig()
+    """What storing costs, for `tierproxy plan` and the dashboard."""
 
     @field_validator("topics", mode="after")
     @classmethod
