@@ -56,6 +56,7 @@ from tierproxy.routing.holds import Client, DeletesHold, EndpointsHold, FetchHol
 from tierproxy.routing.stream import StreamPatch
 from tierproxy.routing.table import ENDPOINTS_SINCE, KNOWN, OFFERED, Treatment, offers, treatment
 from tierproxy.sasl import MOST_NAME
+from tierproxy.telemetry.traffic import TRAFFIC, Tier
 
 HEAD_BYTES = 72 * 1024
 """Enough for a header with the longest client id and a transactional id: what can't be told from it is malformed."""
@@ -105,7 +106,8 @@ class _Expected:
     treatment: Treatment
     request: _Remembered | None = None
     hold: bool = False
-    asked_at: float = 0.0  # of a fetch
+    asked_at: float = 0.0
+    took: float = 0.0  # until its answer began
     size: int = 0  # of the request as it came, where it is kept in `request`
 
 
@@ -145,6 +147,7 @@ class Conversation:
     _stream: FetchStream | None = None
     _answer_passes: bool = False
     _held_bytes: int = 0
+    _held_for: _Expected | None = None  # whose answer is held
     _fetches_held: int = 0
     _backlog: deque[Piece] = field(default_factory=deque)
     _last: str | None = None  # no request is taken any more; once the last answer is sent, this is why it is over
@@ -234,9 +237,12 @@ class Conversation:
         self.requests_seen += 1
         before = len(self._ledger)
         self._request(header, head, piece)
-        if len(self._ledger) > before and isinstance(owed := self._ledger[-1], _Expected) and owed.request is not None:
-            owed.size = piece.size
-            self._owed += piece.size
+        TRAFFIC.asked(header.api_key, piece.size)
+        if len(self._ledger) > before and isinstance(owed := self._ledger[-1], _Expected):
+            owed.asked_at = self.now
+            if owed.request is not None:
+                owed.size = piece.size
+                self._owed += piece.size
 
     def _request(self, header: RequestHeader, head: bytes | bytearray, piece: Piece) -> None:
         how = treatment(header.api_key)
@@ -306,7 +312,7 @@ class Conversation:
             # max_bytes lies before the isolation level, which lies before the session, where there is one (v7+)
             at = header.body_at + 12 if request.session_at is None else request.session_at - 5
             _INT32.pack_into(payload, at, fetch_routing.reserve_for_cold(request, self.catalog))
-        self._ledger.append(_Expected(header, Treatment.FETCH, request, hold, self.now))
+        self._ledger.append(_Expected(header, Treatment.FETCH, request, hold))
         return payload
 
     # -- the broker's side ------------------------------------------------------------------------------------------
@@ -340,7 +346,11 @@ class Conversation:
     def release(self, payload: list[Buffer]) -> None:
         """The held answer is finished: `payload` is sent, and reading goes on."""
         assert self.held is not None
-        self.held = None
+        if (asked := self._held_for) is not None:
+            tier: Tier = "hot" if isinstance(self.held, EndpointsHold) else "cold"
+            size = sum(len(part) for part in payload)
+            TRAFFIC.answered(asked.header.api_key, size, self.now - asked.asked_at, tier)
+        self.held = self._held_for = None
         self._held_bytes = 0
         self._send(payload)
         try:
@@ -384,7 +394,10 @@ class Conversation:
             self._answer.clear()
             self._begin_answer(piece, head)
         if piece.last:
-            self._held_bytes = piece.size if self.held is not None else 0
+            if self.held is not None:
+                self._held_for, self._held_bytes = self._current, piece.size
+            elif self._current is not None:
+                TRAFFIC.answered(self._current.header.api_key, piece.size, self._current.took)
             self._current = self._stream = None
             self._answer_passes = False
             self._answer.clear()
@@ -401,6 +414,7 @@ class Conversation:
         if correlation_id != expected.header.correlation_id:
             raise MalformedError(f"answer {correlation_id} in place of answer {expected.header.correlation_id}")
         self._current = expected
+        expected.took = self.now - expected.asked_at
         if self._must_gather(expected, piece.size):
             if piece.last:
                 self._whole_answer(expected, bytes(head))
