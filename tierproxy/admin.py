@@ -12,10 +12,12 @@ from typing import Protocol
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from tierproxy.config import AdminConfig
 from tierproxy.errors import TierproxyError
+from tierproxy.telemetry import READY
+from tierproxy.telemetry.pulse import exposition
 
 _INDEX = "tierproxy\n\n/metrics  for Prometheus\n/live     is the process alive?\n/ready    does it serve clients?\n"
 
@@ -51,6 +53,7 @@ class Health:
         part = PartHealth(ok, reason)
         if self._parts.get(name) != part:
             self._parts[name] = part
+            READY.labels(name).set(ok)
             self._changed(name, part)
 
     @property
@@ -77,7 +80,7 @@ def _is_our_fault(record: logging.LogRecord) -> bool:
 class Admin:
     """The HTTP server of the admin port. `metrics` gives what /metrics shows."""
 
-    def __init__(self, config: AdminConfig, health: Readiness, metrics: Callable[[], bytes] = generate_latest) -> None:
+    def __init__(self, config: AdminConfig, health: Readiness, metrics: Callable[[], bytes] = exposition) -> None:
         self._config = config
         self._health = health
         self._text = metrics

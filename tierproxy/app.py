@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import uvloop
 
+from tierproxy import __version__
 from tierproxy.access import client_tls, service_access
 from tierproxy.addresses import Addresses, ServerNames
 from tierproxy.admin import Admin, Health
@@ -42,7 +43,8 @@ from tierproxy.rates import TokenBucket
 from tierproxy.scout import Scout
 from tierproxy.session import Shared
 from tierproxy.tasks import Tasks
-from tierproxy.telemetry import OncePerChange
+from tierproxy.telemetry import BUILD, COLD_ANSWERS_HELD, CONNECTIONS_LIMIT, GATHERED, OncePerChange
+from tierproxy.telemetry.pulse import pulse
 from tierproxy.tiering.archiver import Archiver
 from tierproxy.tls import FollowedContext
 from tierproxy.upstream import Cluster, TopicPartition
@@ -192,14 +194,14 @@ class App:
             partial(self._health.set, "cluster"),
         )
         reader, memory = ColdReader(caches.chunks, self._background), AnswerMemory(config.limits.cold_answers_bytes)
-        limits = ColdLimits(config)
+        limits, pressure = ColdLimits(config), Pressure(config.limits.gathered_bytes)
         cold = ColdAnswers(catalog, scout, reader, memory, libraries, self._background, limits)
         listener.connect(
             Shared(
                 cold,
                 Deletions(catalog, scout, libraries),
                 scout.wake,
-                Pressure(config.limits.gathered_bytes),
+                pressure,
                 self._background,
                 config.limits,
                 self._client_tls,
@@ -207,11 +209,20 @@ class App:
         )
         followed = [listener.certificate, *(tls.followed for tls in (self._access.tls, self._client_tls) if tls)]
         self._tasks.spawn(_follow([each for each in followed if each is not None]), "files of certificates")
+        BUILD.labels(__version__).set(1)
+
+        def measure() -> None:
+            COLD_ANSWERS_HELD.set(memory.held)
+            GATHERED.set(pressure.total)
+            caches.measure()
+
+        serves, archives = "gateway" in self._roles, "archiver" in self._roles and archives_anything(config)
+        self._background.spawn(pulse([measure] if serves else []), "pulse")
         try:
             if admin is not None:
                 await admin.start()
-            serves, archives = "gateway" in self._roles, "archiver" in self._roles and archives_anything(config)
             if serves:
+                CONNECTIONS_LIMIT.set(config.limits.connections)
                 await caches.start()
             if await self._reached(scout.start if serves else archiver_cluster.refresh):
                 await warm_up(stores.values())

@@ -57,6 +57,7 @@ from tierproxy.routing.holds import Client, DeletesHold, EndpointsHold, FetchHol
 from tierproxy.routing.stream import StreamPatch
 from tierproxy.routing.table import ENDPOINTS_SINCE, KNOWN, OFFERED, Treatment, offers, treatment
 from tierproxy.sasl import MOST_NAME
+from tierproxy.telemetry.traffic import TRAFFIC, Tier
 
 HEAD_BYTES = 72 * 1024
 """Enough for a header with the longest client id and a transactional id: what can't be told from it is malformed."""
@@ -106,7 +107,8 @@ class _Expected:
     treatment: Treatment
     request: _Remembered | None = None
     hold: bool = False
-    asked_at: float = 0.0  # of a fetch
+    asked_at: float = 0.0
+    took: float = 0.0  # until its answer began
     size: int = 0  # of the request as it came, where it is kept in `request`
 
 
@@ -148,6 +150,7 @@ class Conversation:
     _stream: FetchStream | None = None
     _answer_passes: bool = False
     _line: HeldAnswers = field(default_factory=HeldAnswers)
+    _held_for: list[tuple[Hold, _Expected]] = field(default_factory=list)  # whose answers are held
     _fetches_held: int = 0
     _backlog: deque[Piece] = field(default_factory=deque)
     _last: str | None = None  # no request is taken any more; once the last answer is sent, this is why it is over
@@ -237,9 +240,12 @@ class Conversation:
         self.requests_seen += 1
         before = len(self._ledger)
         self._request(header, head, piece)
-        if len(self._ledger) > before and isinstance(owed := self._ledger[-1], _Expected) and owed.request is not None:
-            owed.size = piece.size
-            self._owed += piece.size
+        TRAFFIC.asked(header.api_key, piece.size)
+        if len(self._ledger) > before and isinstance(owed := self._ledger[-1], _Expected):
+            owed.asked_at = self.now
+            if owed.request is not None:
+                owed.size = piece.size
+                self._owed += piece.size
 
     def _request(self, header: RequestHeader, head: bytes | bytearray, piece: Piece) -> None:
         how = treatment(header.api_key)
@@ -309,7 +315,7 @@ class Conversation:
             # max_bytes lies before the isolation level, which lies before the session, where there is one (v7+)
             at = header.body_at + 12 if request.session_at is None else request.session_at - 5
             _INT32.pack_into(payload, at, fetch_routing.reserve_for_cold(request, self.catalog))
-        self._ledger.append(_Expected(header, Treatment.FETCH, request, hold, self.now))
+        self._ledger.append(_Expected(header, Treatment.FETCH, request, hold))
         return payload
 
     # -- the broker's side ------------------------------------------------------------------------------------------
@@ -354,6 +360,7 @@ class Conversation:
         """`hold`, by default the first one, is finished: `payload` is sent in its turn, and reading goes on."""
         finished = hold or self.held
         assert finished is not None
+        self._count_held(finished, payload)
         for each in self._line.finish(finished, payload):
             self._send(each)
         self.held = self._line.first
@@ -361,6 +368,13 @@ class Conversation:
             self._read_answers()
         except MalformedError as fault:
             self.closing = f"the broker sent an answer that can't be understood: {fault}"
+
+    def _count_held(self, hold: Hold, payload: list[Buffer]) -> None:
+        at = next(at for at, (each, _) in enumerate(self._held_for) if each is hold)
+        _, asked = self._held_for.pop(at)
+        tier: Tier = "hot" if isinstance(hold, EndpointsHold) else "cold"
+        size = sum(len(part) for part in payload)
+        TRAFFIC.answered(asked.header.api_key, size, self.now - asked.asked_at, tier)
 
     def _read_answers(self) -> None:
         while self._backlog and self.listens:
@@ -398,6 +412,9 @@ class Conversation:
             self._answer.clear()
             self._begin_answer(piece, head)
         if piece.last:
+            asked = self._current
+            if asked is not None and not (self._held_for and self._held_for[-1][1] is asked):
+                TRAFFIC.answered(asked.header.api_key, piece.size, asked.took)
             self._current = self._stream = None
             self._answer_passes = False
             self._answer.clear()
@@ -414,6 +431,7 @@ class Conversation:
         if correlation_id != expected.header.correlation_id:
             raise MalformedError(f"answer {correlation_id} in place of answer {expected.header.correlation_id}")
         self._current = expected
+        expected.took = self.now - expected.asked_at
         if self._must_gather(expected, piece.size):
             if piece.last:
                 self._whole_answer(expected, bytes(head))
@@ -509,6 +527,8 @@ class Conversation:
             self._send(rewrite_endpoints(header.api_key, header.version, payload, self.addresses.advertised))
 
     def _hold(self, hold: Hold, payload: bytes) -> None:
+        assert self._current is not None
+        self._held_for.append((hold, self._current))
         self._line.put(hold, [], len(payload))
         self.to_carry_out.append(hold)
         self.held = self._line.first

@@ -19,7 +19,7 @@ from tierproxy.conversation import Conversation
 from tierproxy.errors import TierproxyError
 from tierproxy.session import Session, Shared
 from tierproxy.tasks import Tasks
-from tierproxy.telemetry import CONNECTIONS_REFUSED, OncePerChange
+from tierproxy.telemetry import CONNECTIONS_ACCEPTED, CONNECTIONS_REFUSED, OncePerChange
 from tierproxy.tls import FollowedContext
 from tierproxy.tls_door import TlsDoor
 
@@ -183,6 +183,7 @@ class Listener:
 
     def _session(self, broker: Broker) -> Session:
         assert self._shared is not None, "connect() comes before open()"
+        CONNECTIONS_ACCEPTED.inc()
         session = Session(
             Conversation(self._catalog, self._addresses, self._limits.frame_bytes, self._limits.unanswered),
             broker,

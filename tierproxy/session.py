@@ -211,7 +211,7 @@ class Session:
         self._carry_out()
 
     def from_broker(self, data: bytes | memoryview) -> None:
-        self._moved_at = self._loop.time()
+        self._moved_at = self._talk.now = self._loop.time()
         if (
             self._talk.passes(len(data)) and not self._over
         ):  # the usual case by far: records, in the middle of an answer
@@ -275,6 +275,7 @@ class Session:
 
     async def _carry_out_hold(self, hold: Hold) -> None:
         payload = await self._finish(hold)
+        self._talk.now = self._loop.time()
         self._talk.release(payload, hold)
         self._carry_out()
         self.broker.settle()

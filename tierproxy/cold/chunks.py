@@ -27,7 +27,7 @@ from tierproxy.cold.slabs import SLAB, Slabs
 from tierproxy.cold.stored import ChunkId, StoredChunks
 from tierproxy.errors import TierproxyError
 from tierproxy.tasks import Tasks
-from tierproxy.telemetry import DAMAGED_READS, STORE_READ_BYTES, STORE_READS
+from tierproxy.telemetry import DAMAGED_READS, MEMORY_CACHE_BYTES, MEMORY_CACHE_LIMIT, MEMORY_CACHE_READS
 
 T = TypeVar("T")
 
@@ -73,7 +73,8 @@ class Chunks:
         self.plain_capacity = memory * 2 // 8
         self._plain: ByteCache[ChunkId, PlainChunk] = ByteCache(self.plain_capacity, lambda chunk: chunk.memory)
         self._slabs = Slabs(self.plain_capacity + 16 * SLAB)
-        self._indexes: ByteCache[str, SegmentIndex] = ByteCache(memory // 8, _index_memory)
+        self._index_capacity = memory // 8
+        self._indexes: ByteCache[str, SegmentIndex] = ByteCache(self._index_capacity, _index_memory)
         self._index_flights: dict[str, asyncio.Task[SegmentIndex]] = {}
         self._stored_flights: dict[ChunkId, asyncio.Task[_Range]] = {}
         self._plain_flights: dict[ChunkId, asyncio.Task[_Unpacked]] = {}
@@ -92,6 +93,14 @@ class Chunks:
     def crowded(self) -> bool:
         """Whether reads wait for their turn: reading ahead would only make those wait longer that are waited for."""
         return self._budget.crowded
+
+    def measure(self) -> None:
+        """Have the metrics show how full the caches are."""
+        stored = self._stored.size, self.stored_capacity
+        sizes = {"plain": (self._plain.size, self.plain_capacity), "stored": stored}
+        for cache, (size, most) in (sizes | {"index": (self._indexes.size, self._index_capacity)}).items():
+            MEMORY_CACHE_BYTES.labels(cache).set(size)
+            MEMORY_CACHE_LIMIT.labels(cache).set(most)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -115,6 +124,7 @@ class Chunks:
         Raises StoreError, or FormatError when what is stored is no index.
         """
         index = self._indexes.get(segment.key)
+        MEMORY_CACHE_READS.labels("index", "miss" if index is None else "hit").inc()
         if index is not None:
             return index
         task = self._index_flights.get(segment.key) or self._fly_index(segment, self._read_index(segment, whole))
@@ -157,6 +167,7 @@ class Chunks:
         """Raises StoreError, or FormatError when the stored bytes are damaged."""
         key = (segment.key, number)
         chunk = self._plain.get(key)
+        MEMORY_CACHE_READS.labels("plain", "miss" if chunk is None else "hit").inc()
         if chunk is not None:
             return chunk
         task = self._plain_flights.get(key) or self._unpack(segment, index, number, number + 1)
@@ -258,6 +269,7 @@ class Chunks:
     async def _stored_chunk(self, segment: Located, index: SegmentIndex, number: int) -> Buffer:
         key = (segment.key, number)
         stored = self._stored.get(key)
+        MEMORY_CACHE_READS.labels("stored", "miss" if stored is None else "hit").inc()
         if stored is not None:
             return stored
         flight = self._stored_flights.get(key) or self.read(segment, index, number, number + 1)
@@ -311,8 +323,6 @@ class Chunks:
             data = await self._reads.get_range(segment.library.store, segment.key, start, end)
             took = asyncio.get_running_loop().time() - began
         self.read_seconds += (took - self.read_seconds) / 4 if self.read_seconds else took
-        STORE_READS.inc()
-        STORE_READ_BYTES.inc(len(data))
         return data
 
 

@@ -24,9 +24,10 @@ from protocol.wire import Buffer
 from tierproxy.allocator import unfilled
 from tierproxy.cold.budget import ByteBudget
 from tierproxy.cold.held_ranges import HeldRanges, Read
+from tierproxy.cold.meter import came_from
 from tierproxy.errors import TierproxyError
 from tierproxy.tasks import Tasks
-from tierproxy.telemetry import OncePerChange
+from tierproxy.telemetry import MEMORY_CACHE_BYTES, MEMORY_CACHE_LIMIT, OncePerChange
 
 log = logging.getLogger("tierproxy.reads")
 
@@ -86,6 +87,7 @@ class SharedReads:
         self._me = neighbours.me
         self._tasks = tasks
         self._patience = patience
+        self._memory = memory
         self._held = HeldRanges(read, memory, tasks)
         self._lent = ByteBudget(lent, queue=0)
         self._idle: dict[int, list[socket.socket]] = {}
@@ -107,6 +109,7 @@ class SharedReads:
         if end - start <= LONGEST and self._may_ask(owner):
             data = await self._ask(owner, archive, key, start, end, anew)
             if data is not None:
+                came_from("worker", len(data))
                 return data
         return await self._read(archive, key, start, end)
 
@@ -181,6 +184,11 @@ class SharedReads:
         listening.setblocking(False)
         self._listening = listening
         self._tasks.spawn(self._accept(listening), "shared reads")
+
+    def measure(self) -> None:
+        """Have the metrics show how much is held."""
+        MEMORY_CACHE_BYTES.labels("shared").set(self._held.size)
+        MEMORY_CACHE_LIMIT.labels("shared").set(self._memory)
 
     def close(self) -> None:
         """The tasks are ended by their owner."""

@@ -108,6 +108,8 @@ class Machine:
         self.hurried = False
         """The brokers will soon delete what is not archived. Then a segment is closed by its bytes alone while there is
         more to copy, and at once when there is not."""
+        self.trim_to = -1
+        """How far the leader's log may be trimmed, as last reckoned; -1: that isn't known, or it may not be."""
         self._origin = 0  # where the archive begins if there is no manifest yet
         self._next_offset = 0
         self._last_epoch = NO_EPOCH
@@ -319,6 +321,7 @@ class Machine:
             point = self._trim_point(now.ms)
             if isinstance(point, PageRef):
                 return self._to(State.LOOK, Look(point))
+            self.trim_to = point
             if point > self.log_start:
                 return self._to(State.TRIM, Trim(point))
         return self._to(State.COPY, self._copy())

@@ -17,7 +17,7 @@ from protocol.fetch import FetchPartition
 from protocol.fetch_response import FetchedPartition, diverging_epoch
 from tierproxy import telemetry
 from tierproxy.archive.errors import ArchiveError, FormatError
-from tierproxy.archive.manifest import NO_EPOCH, Manifest
+from tierproxy.archive.manifest import NO_EPOCH, Gap, Manifest
 from tierproxy.archive.names import PartitionId
 from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.archive.store import StoreError
@@ -69,6 +69,7 @@ class PartitionWorker:
         self.silent = True
         """Whether nothing was heard of the log's end since the last `look`."""
         self._refusals = 0  # in a row, of the kind that fresh metadata should cure
+        self._closed_at: float | None = None  # when the segment was first to be uploaded
         self._by_name = False  # some batch of the open segment was fetched by the topic's name
 
     @property
@@ -115,6 +116,16 @@ class PartitionWorker:
     def next_offset(self) -> int:
         """Up to where it is copied, or was when it last looked."""
         return self._machine.next_offset
+
+    @property
+    def untrimmed(self) -> int:
+        """Offsets that the leader still has although it need not."""
+        return max(0, self._machine.trim_to - self._machine.log_start) if self._machine.log_start >= 0 else 0
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """Those of the archive, as far as it is loaded."""
+        return self._machine.manifest.gaps if self._machine.manifest is not None else ()
 
     @property
     def stalled_for(self) -> float:
@@ -211,6 +222,8 @@ class PartitionWorker:
             case steps.Load():
                 return await self._load()
             case steps.Upload():
+                if self._closed_at is None:
+                    self._closed_at = self._around.clock.monotonic()
                 async with self._around.uploads:
                     uploaded = await self._publisher.upload(self._open_segment())
                 self._voice.archive_works()
@@ -222,6 +235,8 @@ class PartitionWorker:
                 if isinstance(verified, steps.Damaged):
                     telemetry.SEGMENTS_DAMAGED.inc()
                     log.error("%s: %s; storing it once more", self.tp, verified.reason)
+                else:
+                    telemetry.SEGMENTS_VERIFIED.inc()
                 return verified
             case steps.Commit():
                 return await self._commit(action)
@@ -326,6 +341,8 @@ class PartitionWorker:
         self._voice.archive_works()
         if isinstance(event, steps.Committed):
             entry = event.manifest.segments[-1]
+            if self._closed_at is not None:
+                telemetry.COMMIT_SECONDS.observe(self._around.clock.monotonic() - self._closed_at)
             telemetry.SEGMENTS_ARCHIVED.inc()
             telemetry.ARCHIVED_BYTES.inc(entry.plain_size)
             telemetry.ARCHIVED_STORED_BYTES.inc(entry.stored_size)
@@ -446,7 +463,7 @@ class PartitionWorker:
         return self._segment
 
     def _drop_segment(self) -> None:
-        segment, self._segment, self._by_name = self._segment, None, False
+        segment, self._segment, self._by_name, self._closed_at = self._segment, None, False, None
         if segment is not None:
             segment.discard()
 
