@@ -15,6 +15,8 @@ from typing import Final, Literal, TextIO
 
 from prometheus_client import Counter, Gauge, disable_created_metrics
 
+from tierproxy.recent import RECENT
+
 # Each counter would be shown twice, the second time as the moment it was made.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library forgot the annotation
 
@@ -161,6 +163,7 @@ class OncePerChange:
         self._open.add(key)
         TROUBLES.labels(self._part).inc()
         TROUBLES_OPEN.labels(self._part).inc()
+        RECENT.began((self, key), self._part, level, message)
         self._log.log(level, "%s", message)
         return True
 
@@ -170,6 +173,7 @@ class OncePerChange:
             return False
         self._open.discard(key)
         TROUBLES_OPEN.labels(self._part).dec()
+        RECENT.ended((self, key))
         self._log.info("%s", message)
         return True
 
@@ -178,6 +182,7 @@ class OncePerChange:
         for key in [key for key in self._open if key.startswith(prefix)]:
             self._open.discard(key)
             TROUBLES_OPEN.labels(self._part).dec()
+            RECENT.ended((self, key), told=False)
 
 
 class Seldom:

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from tierproxy.addresses import ServerNames
 from tierproxy.config.fields import TOPIC_PATTERN
-from tierproxy.config.model import S3_KEYS, SECRET_KEYS, Config
+from tierproxy.config.model import S3_KEYS, SASL_SECRET_KEYS, SECRET_KEYS, Config
 from tierproxy.config.source import PathKeys, path_text
 from tierproxy.config.units import format_duration, format_size
 from tierproxy.errors import Fault
@@ -39,6 +39,7 @@ def cross_check(data: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _security(_mapping(_mapping(data, "cluster"), "security"))
     yield from _listen(data)
     yield from _listen_tls(_mapping(data, "listen"))
+    yield from _admin(_mapping(data, "admin"))
     yield from _archives(_mapping(data, "archives"))
     yield from _disk_cache(data)
     yield from _policies(data)
@@ -111,6 +112,18 @@ def _listen(data: Mapping[str, Any]) -> Iterator[Problem]:
         yield ("listen", "port"), "leaves no port for the brokers: broker n is at listen.port + 1 + n"
     if admin and admin.get("port", 9180) == listen.get("port", 9192):
         yield ("admin", "port"), "is the same port as listen.port"
+
+
+def _admin(admin: Mapping[str, Any]) -> Iterator[Problem]:
+    for key in SASL_SECRET_KEYS:
+        if key in admin and f"{key}_file" in admin:
+            yield ("admin", f"{key}_file"), f"say either {key} or {key}_file, not both"
+    has_password = "password" in admin or "password_file" in admin
+    if ("username" in admin) != has_password:
+        given, missing = ("a password", "username") if has_password else ("username", "password and no password_file")
+        yield ("admin",), f"has {given} but no {missing}: give both or neither"
+    if ":" in str(admin.get("username", "")):
+        yield ("admin", "username"), "must not hold ':', which ends a name in HTTP's basic authentication"
 
 
 def _archives(archives: Mapping[str, Any]) -> Iterator[Problem]:
@@ -255,6 +268,10 @@ def warnings(config: Config) -> list[Fault]:
                 )
     found += _rate_warnings(config)
     found += _security_warnings(config)
+    admin = config.admin
+    if admin is not None and admin.dashboard and not (admin.is_local or admin.asks_for_login):
+        problem = f"is open to whoever reaches {admin.host}:{admin.port}: give a password or a token"
+        found.append((("admin", "dashboard"), problem))
     by_port = config.listen.sni is None
     if by_port and config.admin is not None and 0 < config.admin.port - config.listen.port <= 100:
         broker = config.admin.port - config.listen.port - 1
