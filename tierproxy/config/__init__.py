@@ -28,6 +28,7 @@ from tierproxy.config.model import (
     SniConfig,
     TopicPolicy,
 )
+from tierproxy.config.prices import PricesConfig, StorePrices
 from tierproxy.config.rules import warnings
 from tierproxy.config.schema import json_schema
 
@@ -48,10 +49,12 @@ __all__ = [
     "ListenConfig",
     "ListenTlsConfig",
     "LogConfig",
+    "PricesConfig",
     "SaslConfig",
     "SecurityConfig",
     "SegmentPolicy",
     "SniConfig",
+    "StorePrices",
     "TopicPolicy",
     "json_schema",
     "load_config",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from tierproxy.config.fields import (
     ArchiveName,
@@ -35,20 +35,10 @@ from tierproxy.config.fields import (
     duration_within,
     size_within,
 )
+from tierproxy.config.prices import PricesConfig, StorePrices
+from tierproxy.config.section import Section
 from tierproxy.rates import part_of
 from tierproxy.sasl import MechanismName
-
-
-class Section(BaseModel):
-    """A mapping in the file: immutable, and a key that it doesn't know is a fault."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        validate_by_name=True,
-        validate_by_alias=True,
-        use_attribute_docstrings=True,
-    )
 
 
 class SaslConfig(Section):
@@ -217,6 +207,8 @@ class ArchiveConfig(Section):
     session_token: Secret | None = None
     session_token_file: Path | None = None
     storage_class: Annotated[str, AfterValidator(_storage_class)] | None = None
+    prices: StorePrices = StorePrices()
+    """What is other here than `prices` says."""
 
 
 SECRET_KEYS = ("access_key", "secret_key", "session_token")
@@ -411,7 +403,7 @@ class Config(Section):
     cluster: ClusterConfig
     listen: ListenConfig
     admin: AdminConfig | None = None
-    archives: dict[str, ArchiveConfig] = {}
+    archives: dict[str, ArchiveConfig] = Field(default_factory=dict)
     cache: CacheConfig = CacheConfig()
     topics: tuple[TopicPolicy, ...] = ()
     archiver: ArchiverConfig = ArchiverConfig()
@@ -420,6 +412,7 @@ class Config(Section):
     """Processes that serve clients, and one more for the archiver if there are several; `auto`: as many as this machine
     or container gives us cores. `cache` and `limits` are for all of them together."""
     log: LogConfig = LogConfig()
+    prices: PricesConfig = PricesConfig()
 
     @property
     def archiver_group(self) -> str | None:

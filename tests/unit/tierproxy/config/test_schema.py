@@ -39,6 +39,7 @@ def test_every_default_in_the_schema_is_read_back_as_itself() -> None:
     plain = parse_config(yaml.safe_dump(data))
     data |= {"cache": filled("CacheConfig"), "archiver": filled("ArchiverConfig")}
     data |= {"limits": filled("LimitsConfig"), "log": filled("LogConfig")}
+    data |= {"prices": filled("PricesConfig")}
     data["topics"] = [{"match": "a", "archive": "m", **filled("TopicPolicy"), "segment": filled("SegmentPolicy")}]
     assert parse_config(yaml.safe_dump(data)) == plain
 
