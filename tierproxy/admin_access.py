@@ -35,6 +35,14 @@ def may_look(config: AdminConfig, authorization: str | None) -> bool:
     return any(kind == scheme.lower() and hmac.compare_digest(shown, login) for kind, login in _logins(config))
 
 
+def login(config: AdminConfig) -> dict[str, str]:
+    """The headers of a request that may look; none where no login is needed, or its file can't be read."""
+    for kind, secret in _logins(config):
+        shown = base64.b64encode(secret).decode() if kind == "basic" else secret.decode()
+        return {"Authorization": f"{kind.capitalize()} {shown}"}
+    return {}
+
+
 def _logins(config: AdminConfig) -> Iterator[tuple[str, bytes]]:
     password = _secret(config.password, config.password_file)
     if config.username is not None and password is not None:

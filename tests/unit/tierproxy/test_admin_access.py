@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tierproxy.admin_access import is_own_name, may_look
+from tierproxy.admin_access import is_own_name, login, may_look
 from tierproxy.config import AdminConfig
 
 
@@ -55,6 +55,15 @@ def test_files_are_read_each_time_and_what_cant_be_read_lets_nobody_in(tmp_path:
     assert may_look(config, "Bearer two")
     file.write_text("")
     assert not may_look(config, "Bearer ")
+
+
+def test_who_has_the_configuration_can_log_in(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("from a file")
+    password = AdminConfig.model_validate({"username": "operator", "password": "häslich: ja"})
+    for config in (BOTH, password, AdminConfig(token_file=tmp_path / "token")):
+        assert may_look(config, login(config)["Authorization"])
+    assert login(AdminConfig()) == {}
+    assert login(AdminConfig(token_file=tmp_path / "missing")) == {}
 
 
 def test_secrets_are_in_no_repr() -> None:
