@@ -1,4 +1,4 @@
-"""The commands: serve, check, status, schema, archive, restore."""
+"""The commands: serve, check, plan, status, schema, archive, restore."""
 
 import logging
 import sys
@@ -13,6 +13,7 @@ from tierproxy.cli.archive_options import topics_argument
 from tierproxy.cli.check import run_check
 from tierproxy.cli.common import WRONG, Cli, config_option, json_option, read_config
 from tierproxy.cli.output import print_json
+from tierproxy.cli.plan import plan
 from tierproxy.cli.restore import restore
 from tierproxy.config import json_schema, warnings
 from tierproxy.telemetry import setup_logging
@@ -94,5 +95,6 @@ def schema() -> None:
     print_json(json_schema())
 
 
+main.add_command(plan)
 main.add_command(archive)
 main.add_command(restore)

@@ -22,7 +22,8 @@ from tierproxy.config.model import pattern
 from tierproxy.errors import TierproxyError
 from tierproxy.insight.as_json import overview_json
 from tierproxy.insight.facts import Facts
-from tierproxy.insight.picture import Level, Overview, overview
+from tierproxy.insight.overview import Overview, overview
+from tierproxy.insight.picture import Level
 from tierproxy.insight.survey import Survey
 from tierproxy.telemetry import setup_logging
 

@@ -12,9 +12,11 @@ from tierproxy.config import Config
 from tierproxy.config.units import format_size
 from tierproxy.costs import money
 from tierproxy.insight import traffic
-from tierproxy.insight.picture import Level, Overview, PartitionPicture, Where, counted, duration
+from tierproxy.insight.overview import Overview
+from tierproxy.insight.picture import Level, PartitionPicture, Where
 from tierproxy.insight.shapes import WIDE, Lanes, lanes
 from tierproxy.insight.told import Told
+from tierproxy.insight.words import counted, duration
 from tierproxy.insight.worth import worth
 
 MOST_ROWS = 200

@@ -7,7 +7,8 @@ from typing import Any
 
 from tierproxy.archive.names import topic_id_text
 from tierproxy.config import Config
-from tierproxy.insight.picture import Overview, PartitionPicture, TopicPicture
+from tierproxy.insight.overview import Overview
+from tierproxy.insight.picture import PartitionPicture, TopicPicture
 from tierproxy.insight.told import Told
 from tierproxy.insight.traffic import Passing
 from tierproxy.insight.worth import worth

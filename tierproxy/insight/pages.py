@@ -16,18 +16,11 @@ from tierproxy.config.model import pattern
 from tierproxy.config.units import format_size
 from tierproxy.costs import money
 from tierproxy.insight import shapes, traffic
-from tierproxy.insight.picture import (
-    Level,
-    Overview,
-    PartitionPicture,
-    TopicPicture,
-    Where,
-    counted,
-    duration,
-    retention,
-)
+from tierproxy.insight.overview import Overview
+from tierproxy.insight.picture import Level, PartitionPicture, TopicPicture, Where, retention
 from tierproxy.insight.told import Told
 from tierproxy.insight.traffic import Passing
+from tierproxy.insight.words import counted, duration
 from tierproxy.insight.worth import worth
 
 TOPICS_A_PAGE = 50

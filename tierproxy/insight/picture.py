@@ -11,8 +11,8 @@ from itertools import pairwise
 
 from tierproxy.archive.manifest import Gap, Sums
 from tierproxy.config import TopicPolicy
-from tierproxy.config.units import format_duration
-from tierproxy.insight.facts import Facts, PartitionFacts, TopicFacts
+from tierproxy.insight.facts import PartitionFacts, TopicFacts
+from tierproxy.insight.words import counted, duration
 
 GAPS_DRAWN = 30
 """Of more, the widest are drawn."""
@@ -288,79 +288,3 @@ def _holes(gaps: tuple[Gap, ...], policy: TopicPolicy) -> Verdict:
     if open_ones and policy.on_gap == "halt":
         return Verdict(Level.BAD, f"readers wait at {holes}: tierproxy archive accept-gap lets them go on")
     return Verdict(Level.NOTE, f"{holes}, lost before it could be archived: {gaps[-1].cause}")
-
-
-def duration(ms: int) -> str:
-    """`200ms`, `3s`, `5m`, `2h30m`, `4d`: as exact as it is of use."""
-    if ms < 1000:
-        return format_duration(max(0, ms))
-    unit = next((unit for unit in (86_400_000, 3_600_000, 60_000) if ms >= 10 * unit), 1000)
-    return format_duration(max(0, round(ms / unit)) * unit)
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """All topics together; `topics` in the order of their names."""
-
-    facts: Facts
-    now_ms: int
-    topics: tuple[TopicPicture, ...]
-
-    @property
-    def partitions(self) -> int:
-        return sum(len(topic.partitions) for topic in self.topics)
-
-    @property
-    def sums(self) -> Sums:
-        return sum((topic.sums for topic in self.topics), Sums())
-
-    @property
-    def freed_bytes(self) -> int:
-        return sum(topic.freed_bytes for topic in self.topics)
-
-    @property
-    def lag(self) -> int:
-        return sum(topic.lag for topic in self.topics)
-
-    def at_least(self, level: Level) -> list[PartitionPicture]:
-        """Partitions that matter so much, the worst first."""
-        found = [part for topic in self.topics for part in topic.partitions if part.level >= level]
-        return sorted(found, key=lambda part: -part.level)
-
-    @property
-    def level(self) -> Level:
-        return self._judged.level
-
-    @property
-    def verdict(self) -> str:
-        """One sentence about everything."""
-        return self._judged.text
-
-    @property
-    def _judged(self) -> Verdict:
-        group, facts = self.facts.group, self.facts
-        for level in (Level.BAD, Level.WARNING):
-            parts = self.at_least(level)
-            if level is Level.BAD and facts.problems:
-                return Verdict(Level.BAD, facts.problems[0])
-            if level is Level.BAD and group is not None and not group.problem and not group.members and self.topics:
-                return Verdict(Level.BAD, f"no archiver is at work: group {group.name} has no members")
-            if parts:
-                topics = {part.topic for part in parts}
-                bad, one = level is Level.BAD, len(parts) == 1
-                needs = "needs you" if bad and one else "need you" if bad else "not as it should be"
-                return Verdict(level, f"{counted(len(parts), 'partition')} of {counted(len(topics), 'topic')} {needs}")
-        if facts.pending:
-            return Verdict(Level.NOTE, f"looking: {counted(facts.pending, 'manifest')} still to be read")
-        if not self.topics:
-            return Verdict(Level.NOTE, "no topic is archived: no policy with an archive matches one")
-        return Verdict(Level.OK, f"all is well with {counted(len(self.topics), 'topic')}")
-
-
-def counted(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
-
-
-def overview(facts: Facts, now_ms: int, states: Mapping[str, str]) -> Overview:
-    topics = (picture_of_topic(topic, now_ms, states) for topic in facts.topics.values())
-    return Overview(facts, now_ms, tuple(sorted(topics, key=lambda topic: topic.name)))

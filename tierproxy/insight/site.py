@@ -20,7 +20,8 @@ from tierproxy.config import Config
 from tierproxy.errors import TierproxyError
 from tierproxy.insight import pages
 from tierproxy.insight.as_json import overview_json, process_json
-from tierproxy.insight.picture import Overview, TopicPicture, overview
+from tierproxy.insight.overview import Overview, overview
+from tierproxy.insight.picture import TopicPicture
 from tierproxy.insight.told import Ask, Told
 from tierproxy.insight.traffic import Traffic
 from tierproxy.insight.watch import Watch

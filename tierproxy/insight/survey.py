@@ -116,6 +116,7 @@ class Survey:
                     _waiting(parts[PartitionId(each.view.name, each.view.topic_id, index)], known, each, now_ms)
                     for index in each.view.partitions
                 ),
+                _copies(each.view),
             )
             for each in sorted(wanted, key=lambda each: each.view.name)
         }
@@ -239,6 +240,12 @@ class Survey:
                 share = {}
             members.append(Member(each.client_id, each.member_id, each.host.lstrip("/"), share))
         return GroupFacts(name, told.state, tuple(sorted(members, key=lambda member: (member.host, member.member_id))))
+
+
+def _copies(topic: TopicView) -> float:
+    """How many replicas its partitions have, on average; 1 where nobody tells."""
+    told = [len(part.replicas) for part in topic.partitions.values() if part.replicas]
+    return sum(told) / len(told) if told else 1.0
 
 
 def _by_partition(before: Facts | None) -> dict[PartitionId, PartitionFacts]:

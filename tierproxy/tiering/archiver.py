@@ -193,7 +193,7 @@ class Archiver:
         wanted: dict[PartitionId, TopicPolicy] = {}
         for topic, policy in sorted(matched, key=lambda each: each[0].name):
             known = self._settings.get(topic.name)
-            reason = _unfit(known[1]) if known is not None else None
+            reason = unfit(known[1]) if known is not None else None
             if reason is not None:
                 archived = any(pid.topic_id == topic.topic_id and pid.topic == topic.name for pid in self._workers)
                 not_archived = "is not archived"
@@ -336,7 +336,7 @@ def _trims(policy: TopicPolicy) -> bool:
     return policy.trim == "delete-records" and (keep.time_ms is not None or keep.bytes is not None)
 
 
-def _unfit(settings: Mapping[str, str]) -> str | None:
+def unfit(settings: Mapping[str, str]) -> str | None:
     """Why a topic with these settings can't be archived; None if it can."""
     policies = {each.strip() for each in settings.get("cleanup.policy", "delete").split(",")}
     if "compact" in policies:

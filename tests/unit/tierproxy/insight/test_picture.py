@@ -7,7 +7,9 @@ import pytest
 from tests.unit.tierproxy.insight.pictures import NOW, archived, facts, gap, part, policy, topic
 from tierproxy.archive.manifest import Gap
 from tierproxy.insight.facts import GroupFacts, PartitionFacts
-from tierproxy.insight.picture import GAPS_DRAWN, Level, Where, duration, overview, picture_of, spans_of
+from tierproxy.insight.overview import overview
+from tierproxy.insight.picture import GAPS_DRAWN, Level, Where, picture_of, spans_of
+from tierproxy.insight.words import duration
 
 
 def shown(facts: PartitionFacts) -> list[tuple[str, int, int]]:
