@@ -75,9 +75,10 @@ def front(
 ) -> str:
     """The page of all topics; `overview` None: the first survey goes on."""
     about = _about(config, overview, now_ms)
-    live = {"passing": passing, "told": told, "troubles": _troubles(told)}
+    sorts = {name: label for name, (label, _) in SORTS.items()}
+    about |= {"passing": passing, "told": told, "troubles": _troubles(told), "choice": choice, "sorts": sorts}
     if overview is None:
-        return _render("front.html", about | live | {"choice": choice})
+        return _render("front.html", about)
     found = [topic for topic in overview.topics if _matches(choice.match, topic.name)]
     found.sort(key=SORTS[choice.sort][1])
     first = (min(choice.page, _pages(len(found), TOPICS_A_PAGE)) - 1) * TOPICS_A_PAGE
@@ -85,10 +86,7 @@ def front(
     return _render(
         "front.html",
         about
-        | live
         | {
-            "choice": choice,
-            "sorts": {name: label for name, (label, _) in SORTS.items()},
             "found": len(found),
             "first": first,
             "shown": found[first : first + TOPICS_A_PAGE],

@@ -64,7 +64,7 @@ class Survey:
         self._config = config
         self._clock = clock
         self._cluster = Cluster(config.cluster.bootstrap, service_access(config.cluster.security), CLIENT_ID, clock)
-        self.libraries = {
+        self.libraries: Mapping[str, Library] = {
             name: Library(open_store(about), config.cluster.name) for name, about in config.archives.items()
         }
         for name, library in self.libraries.items():

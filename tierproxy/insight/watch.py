@@ -6,9 +6,11 @@ but not for long. When nobody has looked for a while, all connections are closed
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Protocol
 
+from tierproxy.archive.library import Library
 from tierproxy.clock import Clock
 from tierproxy.config import Config
 from tierproxy.insight.facts import Facts
@@ -26,14 +28,24 @@ REST_AFTER = 120.0
 """Seconds without a look."""
 
 
+class Looks(Protocol):
+    """See Survey."""
+
+    libraries: Mapping[str, Library]
+
+    async def look(self, before: Facts | None) -> Facts: ...
+
+    async def close(self) -> None: ...
+
+
 class Watch:
-    """`close` it. `begin` makes a survey; it is the survey's own by default."""
+    """`close` it. `begin` makes what looks."""
 
     def __init__(
         self,
         config: Config,
         clock: Clock,
-        begin: Callable[[Config, Clock], Survey] = Survey,
+        begin: Callable[[Config, Clock], Looks] = Survey,
         rest_after: float = REST_AFTER,
     ) -> None:
         self._config = config
@@ -41,13 +53,13 @@ class Watch:
         self._begin = begin
         self._rest_after = rest_after
         self._tasks = Tasks()
-        self._survey: Survey | None = None
+        self._survey: Looks | None = None
         self._facts: Facts | None = None
         self._flight: asyncio.Task[Facts] | None = None
         self._looked_at = 0.0
 
     @property
-    def survey(self) -> Survey:
+    def survey(self) -> Looks:
         """The one at work, for what is asked about a single topic."""
         self._looked_at = self._clock.monotonic()
         if self._survey is None:
@@ -71,7 +83,7 @@ class Watch:
         await self._tasks.close()
         await self._end()
 
-    async def _ask(self, survey: Survey) -> Facts:
+    async def _ask(self, survey: Looks) -> Facts:
         try:
             async with asyncio.timeout(SURVEY_WITHIN):
                 self._facts = await survey.look(self._facts)

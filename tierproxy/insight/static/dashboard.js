@@ -20,11 +20,6 @@
     : element.tagName === "SUMMARY" ? "#" + CSS.escape(element.parentElement.id) + " > summary" : "");
 
   const take = (fresh) => {
-    if (!document.querySelector("[data-live=sums]") !== !fresh.querySelector("[data-live=sums]")
-        || !document.querySelector("[data-live=urgent]") !== !fresh.querySelector("[data-live=urgent]")
-        || !document.querySelector("[data-live=troubles]") !== !fresh.querySelector("[data-live=troubles]")) {
-      put(document.getElementById("main"), fresh.getElementById("main"));
-    }
     for (const old of document.querySelectorAll("[data-live]")) {
       put(old, fresh.querySelector(`[data-live="${old.dataset.live}"]`));
     }
@@ -32,7 +27,6 @@
   const put = (old, fresh) => {
     if (!fresh || old.innerHTML === fresh.innerHTML) return;
     const active = old.contains(document.activeElement) ? document.activeElement : null;
-    if (active && active.form) return;  // somebody is typing
     const where = place(active);
     const open = [...old.querySelectorAll("details[open]")].map((each) => each.id);
     old.innerHTML = fresh.innerHTML;
