@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Literal
 
 import uvloop
+from prometheus_client import REGISTRY
 
 from tierproxy import __version__
 from tierproxy.access import client_tls, service_access
@@ -37,6 +38,8 @@ from tierproxy.cold.reader import ColdReader
 from tierproxy.cold.shared_reads import Neighbours
 from tierproxy.config import Config, ListenConfig
 from tierproxy.errors import TierproxyError
+from tierproxy.insight.site import site
+from tierproxy.insight.told import Told, told_here
 from tierproxy.listener import Gate, Listener
 from tierproxy.pressure import Pressure
 from tierproxy.rates import TokenBucket
@@ -141,6 +144,11 @@ class App:
         self._tasks = Tasks(on_crash=self._crashed)
         self._background = Tasks()
         self._crash: BaseException | None = None
+        self._archiver: Archiver | None = None
+
+    def told(self, who: str = "") -> Told:
+        """What this process, called `who`, tells of itself on a dashboard."""
+        return told_here(who, self._archiver.states if self._archiver is not None else {})
 
     def stop(self) -> None:
         """Come to an end, in good order."""
@@ -168,7 +176,7 @@ class App:
         gateway_cluster = self._cluster("tierproxy-gateway")
         archiver_cluster = self._cluster("tierproxy-archiver")
         caches = ColdCaches(config, self._clock, libraries, self._background, self._neighbours)
-        admin = Admin(config.admin, self._health) if config.admin is not None else None
+        admin = self._admin()
 
         addresses = _addresses(config.listen)
         catalog = Catalog(self._may_archive, any(policy.archive for policy in config.topics))
@@ -230,7 +238,7 @@ class App:
                     await listener.open_bootstrap()
                     self._tasks.spawn(scout.run(), "scout")
                 if archives:
-                    archiver = Archiver(
+                    self._archiver = Archiver(
                         config,
                         archiver_cluster,
                         libraries,
@@ -238,7 +246,7 @@ class App:
                         self._background,
                         _Observer(catalog, self._clock),
                     )
-                    self._tasks.spawn(archiver.run(), "archiver")
+                    self._tasks.spawn(self._archiver.run(), "archiver")
                 self._health.set(self._speaks_as, True, "")
                 await self._stop.wait()
                 log.info("stopping")
@@ -256,6 +264,16 @@ class App:
                 await admin.close()
         if self._crash is not None:
             raise self._crash
+
+    def _admin(self) -> Admin | None:
+        config = self._config
+        if config.admin is None:
+            return None
+
+        async def ask() -> list[Told]:
+            return [self.told()]
+
+        return Admin(config.admin, self._health, site=site(config, self._clock, REGISTRY, ask))
 
     def _cluster(self, client_id: str) -> Cluster:
         return Cluster(self._config.cluster.bootstrap, self._access, client_id, self._clock)

@@ -138,13 +138,41 @@ class ListenConfig(Section):
     """How long open requests may finish when the process is asked to stop."""
 
 
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+
+
 class AdminConfig(Section):
-    """The port for /metrics, /live and /ready. It has no authentication: keep it private."""
+    """The port for /metrics, /live, /ready and the dashboard. With a login, only /live and /ready answer anybody."""
 
     host: Host = "127.0.0.1"
     """The address of this machine to listen at; other machines reach it only if this is not loopback."""
     port: Port = 9180
     """One that no broker is served at."""
+    dashboard: bool | None = None
+    """None: where this port is the machine's own (127.0.0.1) or asks for a login."""
+    username: str | None = None
+    """Who may look (HTTP's basic authentication); with a password."""
+    password: Secret | None = None
+    """Belongs to `username`; better from `${ENV}` than written here."""
+    password_file: Path | None = None
+    """Files are read again for every request, so what they hold may be replaced."""
+    token: Secret | None = None
+    """Another way in, for programs: `Authorization: Bearer <token>`."""
+    token_file: Path | None = None
+    """A file with nothing but the token, instead of it."""
+
+    @property
+    def asks_for_login(self) -> bool:
+        return any((self.password, self.password_file, self.token, self.token_file))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        return self.host in LOCAL_HOSTS
+
+    @property
+    def shows_dashboard(self) -> bool:
+        return self.is_local or self.asks_for_login if self.dashboard is None else self.dashboard
 
 
 def _archive_url(value: str) -> str:
@@ -207,7 +235,7 @@ class ArchiveConfig(Section):
 SECRET_KEYS = ("access_key", "secret_key", "session_token")
 """Keys of an archive that may also be given as `<key>_file`."""
 SASL_SECRET_KEYS = ("password", "token")
-"""Keys of the service account that may also be given as `<key>_file`."""
+"""Keys of the service account, and of the admin port, that may also be given as `<key>_file`."""
 S3_KEYS = ("region", "endpoint_url", "storage_class", *SECRET_KEYS, *(f"{key}_file" for key in SECRET_KEYS))
 """Keys of an archive that mean nothing for a directory."""
 

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from urllib.parse import unquote, urlsplit
 
 from tierproxy.addresses import ServerNames
-from tierproxy.config.model import S3_KEYS, SECRET_KEYS, Config
+from tierproxy.config.model import S3_KEYS, SASL_SECRET_KEYS, SECRET_KEYS, Config
 from tierproxy.config.patterns import covers
 from tierproxy.config.policy_rules import policy_problems, policy_warnings
 from tierproxy.config.raw import Problem, is_directory, mapping
@@ -27,6 +27,7 @@ def cross_check(data: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _security(mapping(mapping(data, "cluster"), "security"))
     yield from _listen(data)
     yield from _listen_tls(mapping(data, "listen"))
+    yield from _admin(mapping(data, "admin"))
     yield from _archives(mapping(data, "archives"))
     yield from _disk_cache(data)
     yield from policy_problems(data)
@@ -101,6 +102,18 @@ def _listen(data: Mapping[str, Any]) -> Iterator[Problem]:
         yield ("admin", "port"), "is the same port as listen.port"
 
 
+def _admin(admin: Mapping[str, Any]) -> Iterator[Problem]:
+    for key in SASL_SECRET_KEYS:
+        if key in admin and f"{key}_file" in admin:
+            yield ("admin", f"{key}_file"), f"say either {key} or {key}_file, not both"
+    has_password = "password" in admin or "password_file" in admin
+    if ("username" in admin) != has_password:
+        given, missing = ("a password", "username") if has_password else ("username", "password and no password_file")
+        yield ("admin",), f"has {given} but no {missing}: give both or neither"
+    if ":" in str(admin.get("username", "")):
+        yield ("admin", "username"), "must not hold ':', which ends a name in HTTP's basic authentication"
+
+
 def _archives(archives: Mapping[str, Any]) -> Iterator[Problem]:
     for name, archive in archives.items():
         if name == "none":
@@ -166,6 +179,10 @@ def warnings(config: Config) -> list[Fault]:
     found += policy_warnings(config)
     found += _rate_warnings(config)
     found += _security_warnings(config)
+    admin = config.admin
+    if admin is not None and admin.dashboard and not (admin.is_local or admin.asks_for_login):
+        problem = f"is open to whoever reaches {admin.host}:{admin.port}: give a password or a token"
+        found.append((("admin", "dashboard"), problem))
     by_port = config.listen.sni is None
     if by_port and config.admin is not None and 0 < config.admin.port - config.listen.port <= 100:
         broker = config.admin.port - config.listen.port - 1

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from prometheus_client import Counter
 
+from tierproxy.recent import RECENT
 from tierproxy.telemetry.kinds import gauge
 
 TROUBLES = Counter("tierproxy_troubles", "Lasting conditions that began, by part; each has a log line", ["part"])
@@ -34,6 +35,7 @@ class OncePerChange:
         self._open.add(key)
         TROUBLES.labels(self._part).inc()
         TROUBLES_OPEN.labels(self._part).inc()
+        RECENT.began((self, key), self._part, level, message)
         self._log.log(level, "%s", message)
         return True
 
@@ -43,6 +45,7 @@ class OncePerChange:
             return False
         self._open.discard(key)
         TROUBLES_OPEN.labels(self._part).dec()
+        RECENT.ended((self, key))
         self._log.info("%s", message)
         return True
 
@@ -51,6 +54,7 @@ class OncePerChange:
         for key in [key for key in self._open if key.startswith(prefix)]:
             self._open.discard(key)
             TROUBLES_OPEN.labels(self._part).dec()
+            RECENT.ended((self, key), told=False)
 
 
 class Seldom:

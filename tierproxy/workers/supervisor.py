@@ -18,9 +18,12 @@ from tierproxy.app import Surroundings, archives_anything
 from tierproxy.clock import Clock, SystemClock
 from tierproxy.config import Config
 from tierproxy.errors import TierproxyError
+from tierproxy.insight.site import site
+from tierproxy.insight.told import Told, told_here
 from tierproxy.listener import BACKLOG
 from tierproxy.ports import listen_at
 from tierproxy.tasks import Tasks
+from tierproxy.workers.answers import Answers
 from tierproxy.workers.channel import Channel, Message
 from tierproxy.workers.cores import usable_cores
 from tierproxy.workers.metrics import WorkerMetrics
@@ -68,6 +71,7 @@ class Supervisor:
         self._crash: BaseException | None = None
         self._ports: dict[int, list[socket.socket]] = {}
         self._opening = asyncio.Lock()
+        self._answers = Answers()
         self._somebody = asyncio.Event()  # may be able to take a client
         (place / "metrics").mkdir()
         self._metrics = WorkerMetrics(
@@ -79,7 +83,10 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         config = self._config
-        admin = Admin(config.admin, self._roster, self._metrics.text) if config.admin is not None else None
+        admin = None
+        if config.admin is not None:
+            dashboard = site(config, self._clock, self._metrics.registry, self._ask)
+            admin = Admin(config.admin, self._roster, self._metrics.text, dashboard)
         if admin is not None:
             await admin.start()
         log.info("%d workers serve clients%s", self._workers, ", another one archives" if self._archiver else "")
@@ -189,11 +196,18 @@ class Supervisor:
             case {"part": str(part), "ok": bool(ok), "reason": str(reason)}:
                 self._roster.said(seat, part, PartHealth(ok, reason))
                 self._somebody.set()
+            case {"told": told, "asked": int(asked)}:
+                self._answers.heard(seat.name, told, asked)
             case {"fault": str(why)} if not self._roster.complete:
                 self._fault = TierproxyError(why)
                 self._stop.set()
             case {"fault": str(why)}:
                 log.error("%s can't go on: %s", seat.name, why)
+
+    async def _ask(self) -> list[Told]:
+        """What the workers that live are at, for the dashboard; and what we have met ourselves."""
+        told = await self._answers.of({seat.name: channel for seat, channel in self._channels.items()})
+        return [told_here("supervisor", {}), *told]
 
     # -- clients ----------------------------------------------------------------------------------------------------
 
