@@ -129,8 +129,12 @@ class ListenConfig(Section):
     """The name clients are told to come back to: it must lead to this machine from where they are. None with `sni`."""
     tls: ListenTlsConfig | None = None
     sni: SniConfig | None = None
+    enabled: bool = True
+    """False: this process archives but serves no clients."""
+    drain_delay_ms: Annotated[DurationMs, Field(alias="drain_delay"), duration_within(0, 3_600_000)] = 0
+    """When the process is asked to stop: how long it says so at /ready and serves all the same, new clients too."""
     drain_ms: Annotated[DurationMs, Field(alias="drain"), duration_within(0, 3_600_000)] = 5_000
-    """How long open requests may finish when the process is asked to stop."""
+    """How long open requests may finish after that."""
 
 
 class AdminConfig(Section):
