@@ -60,6 +60,7 @@ FILES_EVERY = 1.0
 
 Role = Literal["gateway", "archiver"]
 ALL_ROLES: Collection[Role] = ("gateway", "archiver")
+ARCHIVER_ONLY: Collection[Role] = ("archiver",)
 
 Surroundings = Callable[[Config], AbstractAsyncContextManager[Config]]
 """What must be there before the parts are, and the configuration that they get then."""
@@ -81,7 +82,7 @@ async def _run(config: Config, surroundings: Surroundings) -> None:
 
 def roles_of(config: Config) -> Collection[Role]:
     """What a process that is alone does."""
-    return ALL_ROLES if config.listen.enabled else ("archiver",)
+    return ALL_ROLES if config.listen.enabled else ARCHIVER_ONLY
 
 
 def archives_anything(config: Config) -> bool:
