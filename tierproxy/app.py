@@ -60,7 +60,7 @@ FILES_EVERY = 1.0
 
 Role = Literal["gateway", "archiver"]
 ALL_ROLES: Collection[Role] = ("gateway", "archiver")
-ARCHIVER_ONLY: Collection[Role] = ("archiver",)
+ARCHIVER_ONLY: tuple[Role, ...] = ("archiver",)
 
 Surroundings = Callable[[Config], AbstractAsyncContextManager[Config]]
 """What must be there before the parts are, and the configuration that they get then."""
