@@ -1,6 +1,6 @@
 # Needs git, Python >= 3.11 and make; everything else is fetched into this folder (.venv, .cache) on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-unit clients lint format types imports check demo differential simulate soak fuzz bench bench-compare scale clean \
+.PHONY: help setup test test-unit clients lint format types imports check chart demo differential simulate soak fuzz bench bench-compare scale clean \
     distclean
 
 VENV := .venv
@@ -25,6 +25,7 @@ help:
 	@echo "make bench-compare  two of its results beside each other (A=.bench/result-... B=..., ONLY='cpu ratio')"
 	@echo "make scale   the memory of an archiver of many partitions (PARTITIONS=2000)"
 	@echo "make check   what .ci/run runs: lint, types, import rules, tests"
+	@echo "make chart   the Helm chart's parts that follow from others, made anew: schema and table of values"
 	@echo "make clean   stop using disk for demo and bench data; distclean also drops .venv and .cache"
 
 setup: $(READY)
@@ -78,6 +79,9 @@ imports: $(READY)
 
 check:
 	@.ci/run
+
+chart: $(READY)
+	@$(PY) -m tests.kit.chart
 
 demo: $(READY)
 	@$(PY) -m tests.demo

@@ -266,7 +266,7 @@ GroupName = Annotated[str | None, BeforeValidator(_group_name)]
 ByteRate = Annotated[
     int | None,
     BeforeValidator(_rate),
-    WithJsonSchema({"type": "string", "pattern": f"^none$|{SIZE_PATTERN}(/s)?$", "examples": ["50MiB/s", "none"]}),
+    WithJsonSchema({"type": "string", "pattern": f"^none$|{SIZE_PATTERN[:-1]}(/s)?$", "examples": ["50MiB/s", "none"]}),
 ]
 ArchiveName = Annotated[str | None, BeforeValidator(_archive_name)]
 Workers = Annotated[
