@@ -1,6 +1,6 @@
 # Needs git, Python >= 3.11 and make; everything else is fetched into this folder (.venv, .cache) on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-unit clients lint format types imports check reference walk demo differential simulate soak fuzz bench \
+.PHONY: help setup test test-unit clients lint format types imports check chart reference walk demo differential simulate soak fuzz bench \
     bench-compare scale clean distclean
 
 VENV := .venv
@@ -27,6 +27,7 @@ help:
 	@echo "make scale   the memory of an archiver of many partitions (PARTITIONS=2000)"
 	@echo "make check   what .ci/run runs: lint, types, import rules, tests"
 	@echo "make reference  the pages in docs/ that are made: every key, every command, what was tried"
+	@echo "make chart   the Helm chart's parts that follow from others, made anew: schema and table of values"
 	@echo "make clean   stop using disk for demo and bench data; distclean also drops .venv and .cache"
 
 setup: $(READY)
@@ -88,6 +89,9 @@ reference: $(READY)
 
 walk: $(READY)
 	@$(PY) -m tests.walk
+
+chart: $(READY)
+	@$(PY) -m tests.kit.chart
 
 demo: $(READY)
 	@$(PY) -m tests.demo

@@ -65,6 +65,7 @@ FILES_EVERY = 1.0
 
 Role = Literal["gateway", "archiver"]
 ALL_ROLES: Collection[Role] = ("gateway", "archiver")
+ARCHIVER_ONLY: tuple[Role, ...] = ("archiver",)
 
 Surroundings = Callable[[Config], AbstractAsyncContextManager[Config]]
 """What must be there before the parts are, and the configuration that they get then."""
@@ -75,13 +76,18 @@ def run(config: Config, surroundings: Surroundings = contextlib.nullcontext) -> 
 
     Raises TierproxyError when it can't start at all (a port is taken, the archive is another cluster's).
     """
-    make_room(config)
+    make_room(config, roles_of(config))
     uvloop.run(_run(config, surroundings))
 
 
 async def _run(config: Config, surroundings: Surroundings) -> None:
     async with surroundings(config) as changed:
-        await App(changed, SystemClock()).run()
+        await App(changed, SystemClock(), roles_of(changed)).run()
+
+
+def roles_of(config: Config) -> Collection[Role]:
+    """What a process that is alone does."""
+    return ALL_ROLES if config.listen.enabled else ARCHIVER_ONLY
 
 
 def archives_anything(config: Config) -> bool:
@@ -140,6 +146,7 @@ class App:
         self._access = service_access(config.cluster.security)
         self._client_tls = client_tls(config.cluster.security)
         self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._health = health or Health()
         self._tasks = Tasks(on_crash=self._crashed)
         self._background = Tasks()
@@ -151,7 +158,9 @@ class App:
         return told_here(who, self._archiver.states if self._archiver is not None else {})
 
     def stop(self) -> None:
-        """Come to an end, in good order."""
+        """Come to an end, in good order; told twice, without the delay."""
+        if self._stop.is_set():
+            self._hurry.set()
         self._stop.set()
 
     def _crashed(self, name: str, error: BaseException) -> None:
@@ -163,7 +172,7 @@ class App:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self.stop)
         config = self._config
         writing = TokenBucket(config.archiver.write_rate, self._clock.monotonic())
         stores = {name: open_store(about) for name, about in config.archives.items()}
@@ -249,6 +258,8 @@ class App:
                     self._tasks.spawn(self._archiver.run(), "archiver")
                 self._health.set(self._speaks_as, True, "")
                 await self._stop.wait()
+                if serves and self._crash is None:
+                    await self._serve_on(config.listen.drain_delay_ms / 1000)
                 log.info("stopping")
         finally:
             self._health.set(self._speaks_as, False, "stopping")
@@ -274,6 +285,14 @@ class App:
             return [self.told()]
 
         return Admin(config.admin, self._health, site=site(config, self._clock, REGISTRY, ask))
+
+    async def _serve_on(self, delay: float) -> None:
+        """Whoever sends clients to us has to learn that we stop, before we do."""
+        if delay > 0:
+            log.info("stopping in %g s: /ready says no, clients are served until then", delay)
+            self._health.set(self._speaks_as, False, f"stopping, {delay:g} s after being told to")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), delay)
 
     def _cluster(self, client_id: str) -> Cluster:
         return Cluster(self._config.cluster.bootstrap, self._access, client_id, self._clock)
@@ -308,8 +327,8 @@ async def _follow(contexts: list[FollowedContext]) -> None:
 
 def _addresses(listen: ListenConfig) -> Addresses:
     if listen.sni is None:
-        assert listen.advertised_host is not None, "the configuration was checked"
-        return Addresses(listen.advertised_host, listen.port)
+        assert listen.advertised_host is not None or not listen.enabled, "the configuration was checked"
+        return Addresses(listen.advertised_host or "localhost", listen.port)
     names = ServerNames(listen.sni.bootstrap, listen.sni.broker)
     return Addresses(names.bootstrap, listen.port, names=names)
 

@@ -133,6 +133,7 @@ class Conversation:
     to_carry_out: list[Hold] = field(default_factory=list)
     held: Hold | None = None
     closing: str | None = None
+    leaving: bool = False  # requests that have not begun to be forwarded never are; their client asks somebody else
     requests_seen: int = 0
 
     _requests: FrameSplitter = field(init=False)
@@ -163,6 +164,11 @@ class Conversation:
     def unanswered(self) -> int:
         """How many requests are waiting for an answer."""
         return len(self._ledger) + (self._current is not None)
+
+    @property
+    def idle(self) -> bool:
+        """Whether every request that was forwarded, or has begun to be, is answered."""
+        return self.unanswered == 0 and self.held is None and not self._request_passes
 
     @property
     def user(self) -> str | None:
@@ -197,6 +203,10 @@ class Conversation:
         begins = bytes(self._arrived[0][:2]) if self._arrived else b""
         try:
             while self._last is None and not self.crowded and self._split():
+                if self.leaving and not self._request_passes:
+                    self._unread.clear()
+                    self._arrived.clear()
+                    break
                 self._request_piece(self._unread.popleft())
                 if self.crowded:
                     self._send_own_answers()

@@ -176,10 +176,14 @@ class Session:
             self._ports.unreachable(self._address, broker_trouble(error))
         self.end(None)
 
+    def leave(self) -> None:
+        """Forward no more requests. Reading goes on: bytes that nobody has read would break off what was sent last."""
+        self._talk.leaving = True
+
     @property
     def idle(self) -> bool:
-        """Whether every request has been answered."""
-        return self._talk.unanswered == 0 and self._talk.held is None
+        """Whether every request has been answered, and the client has taken the answers."""
+        return self._talk.idle and not (self.client.connected and self.client.transport.get_write_buffer_size())
 
     def check_idle(self, now: float) -> None:
         """End it if nothing has moved for too long; `now` is the loop's time."""

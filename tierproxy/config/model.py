@@ -134,8 +134,12 @@ class ListenConfig(Section):
     """Without it, clients connect in plaintext."""
     sni: SniConfig | None = None
     """One port for all brokers, told apart by server names; needs `tls`."""
+    enabled: bool = True
+    """False: this process archives but serves no clients."""
+    drain_delay_ms: Annotated[DurationMs, Field(alias="drain_delay"), duration_within(0, 3_600_000)] = 0
+    """When the process is asked to stop: how long it says so at /ready and serves all the same, new clients too."""
     drain_ms: Annotated[DurationMs, Field(alias="drain"), duration_within(0, 3_600_000)] = 5_000
-    """How long open requests may finish when the process is asked to stop."""
+    """How long open requests may finish after that."""
 
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")

@@ -89,8 +89,11 @@ def _listen(data: Mapping[str, Any]) -> Iterator[Problem]:
     listen, admin = mapping(data, "listen"), mapping(data, "admin")
     if "sni" in listen and "advertised_host" in listen:
         yield ("listen", "advertised_host"), "has no effect with listen.sni: clients are told the names given there"
-    if isinstance(data.get("listen"), Mapping) and "sni" not in listen and "advertised_host" not in listen:
+    serves = listen.get("enabled") is not False
+    if isinstance(data.get("listen"), Mapping) and serves and "sni" not in listen and "advertised_host" not in listen:
         yield ("listen", "advertised_host"), "is required"
+    if not serves and mapping(data, "archiver").get("enabled") is False:
+        yield ("listen", "enabled"), "is false, and so is archiver.enabled: such a process does nothing"
     if listen.get("advertised_host") in _WILDCARD_HOSTS:
         yield (
             ("listen", "advertised_host"),

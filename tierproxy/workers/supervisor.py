@@ -42,7 +42,7 @@ def run(config: Config, surroundings: Surroundings = contextlib.nullcontext) -> 
     Raises TierproxyError when it can't start at all.
     """
     workers = usable_cores() if config.workers == "auto" else config.workers
-    if workers == 1:
+    if workers == 1 or not config.listen.enabled:
         app.run(config, surroundings)
     else:
         asyncio.run(_supervise(config, surroundings, workers))
@@ -81,7 +81,7 @@ class Supervisor:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._end_soon)
         config = self._config
         admin = None
         if config.admin is not None:
@@ -104,6 +104,16 @@ class Supervisor:
         for failed in (self._crash, self._fault):
             if failed is not None:
                 raise failed
+
+    def _end_soon(self) -> None:
+        """As App does it: /ready says no first, and clients are served for a while after that."""
+        delay = self._config.listen.drain_delay_ms / 1000
+        if self._roster.stopping is not None or not delay:
+            self._stop.set()  # told twice, at once
+            return
+        self._roster.stopping = f"stopping, {delay:g} s after being told to"
+        log.info("stopping in %g s: /ready says no, clients are served until then", delay)
+        asyncio.get_running_loop().call_later(delay, self._stop.set)
 
     @property
     def _archiver(self) -> bool:
