@@ -15,7 +15,7 @@ from tierproxy.cli.archive_view import (
 )
 from tierproxy.cli.common import config_option, json_option, read_config
 from tierproxy.cli.export import JSON_LINES, LOG, Asked, Exported, agreed_ranges, export_partition
-from tierproxy.cli.output import print_json, print_json_line, progress_bar, tables
+from tierproxy.cli.output import complain, print_json, print_json_line, progress_bar, tables
 from tierproxy.cli.places import Place, range_options
 from tierproxy.cli.records import read_records, record_json, record_line
 from tierproxy.cli.shelves import Shelf, one_topic, with_shelves
@@ -47,6 +47,8 @@ def ls(topics: tuple[str, ...], config_file: Path, archive_name: str | None, as_
             print_json_line(shelf_json(shelf))
     else:
         tables().print(shelf_table(shelves))
+        if not shelves:
+            complain("nothing is archived yet")
     fail_if(any(shelf.manifest is None for shelf in shelves))
 
 

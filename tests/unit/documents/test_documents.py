@@ -12,12 +12,14 @@ from prometheus_client import REGISTRY
 
 from tests.clients.tools import TOOLS
 from tests.documents import DOCUMENTS, Block, blocks, commands, headings, inline, prose
+from tests.documents.sayings import sayings
 from tests.documents.settings import complaints, exists, is_path, piece
 from tests.documents.shell import OTHERS, complaint, program, targets, typed
 from tests.kit import PROJECT
 from tests.walk import snippets
 
 BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
+README = PROJECT / "README.md"
 KAFKA_SCRIPTS = {*TOOLS, "kafka-console-producer", "kafka-dump-log"}
 ADDRESS = "tierproxy.example.com:9192"
 """Where the examples' clients connect."""
@@ -153,6 +155,16 @@ def test_what_it_links_to_exists(document: Path) -> None:
         assert where.is_relative_to(PROJECT), target
         assert where.exists(), target
         assert not anchor or anchor in headings(where), target
+
+
+def test_the_log_lines_it_explains_are_ours() -> None:
+    """In the table of symptoms, what is quoted with `…` must be what the code says, with `…` for what is put in."""
+    table = README.read_text().split("## When something is wrong")[1].split("\n## ")[0]
+    symptoms = " ".join(re.findall(r"^\| ([^|]*) \|", table, re.MULTILINE))
+    lines = [text for text in re.findall(r"`([^`]+)`", symptoms) if "…" in text or "?" in text]
+    assert len(lines) > 12
+    for line in lines:
+        assert any(line.strip("… ") in said for said in sayings()), f"tierproxy never says {line!r}"
 
 
 def test_no_block_is_overlooked() -> None:
