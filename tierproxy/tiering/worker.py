@@ -55,6 +55,11 @@ class _Delivery:
     taken: asyncio.Event
 
 
+def _ring(inbox: "asyncio.Future[_Delivery | None]") -> None:
+    if not inbox.done():
+        inbox.set_result(None)
+
+
 class PartitionWorker:
     """`run` it as a task. `state` is for people and tests."""
 
@@ -76,7 +81,7 @@ class PartitionWorker:
         self._publisher = Publisher(around.library, around.cluster_id, pid, around.clock, storage_class)
         self._segment: OpenSegment | None = None
         self._copying: steps.Copy | None = None
-        self._inbox: asyncio.Future[_Delivery] | None = None
+        self._inbox: asyncio.Future[_Delivery | None] | None = None  # None in it: the time is over
         self._stalls = StallWatch()
         self._log_end = -1  # the leader's high watermark, as last heard
         self.silent = True
@@ -167,14 +172,14 @@ class PartitionWorker:
             return None
         return action.not_before
 
-    async def deliver(self, asked: FetchPartition, answer: FetchedPartition, version: int) -> None:
-        """Hand over the answer to `ask`; returns when its bytes are not needed any more."""
+    def deliver(self, asked: FetchPartition, answer: FetchedPartition, version: int) -> asyncio.Event | None:
+        """Hand over the answer to `ask`. What is returned is set when its bytes are not needed any more; None: now."""
         action, inbox = self._copying, self._inbox
         if action is None or inbox is None or inbox.done() or action.offset != asked.fetch_offset:
-            return
+            return None
         delivery = _Delivery(answer, version <= LAST_FETCH_BY_NAME, asyncio.Event())
         inbox.set_result(delivery)
-        await delivery.taken.wait()
+        return delivery.taken if answer.records else None
 
     # ---- the worker's own task -----------------------------------------------------------------------------
 
@@ -298,20 +303,23 @@ class PartitionWorker:
             )
 
     async def _copy(self, action: steps.Copy) -> steps.Event:
-        inbox: asyncio.Future[_Delivery] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        inbox: asyncio.Future[_Delivery | None] = loop.create_future()
         self._copying, self._inbox = action, inbox
+        alarm = loop.call_later(max(0.0, action.wake_at - self._around.clock.monotonic()), _ring, inbox)
+        delivery = None
         try:
             self._around.ready(self.tp)
-            await asyncio.wait([inbox], timeout=max(0.0, action.wake_at - self._around.clock.monotonic()))
+            delivery = await inbox
             self._copying = None
-            if not inbox.done():
-                return steps.Due()
-            return await self._take(action, inbox.result())
+            return steps.Due() if delivery is None else await self._take(action, delivery)
         finally:
+            alarm.cancel()
             self._copying = self._inbox = None
-            if inbox.done():
-                inbox.result().taken.set()
-            inbox.cancel()
+            if inbox.done() and not inbox.cancelled():  # it may be there, and the task be cancelled in this moment
+                delivery = inbox.result()
+            if delivery is not None:
+                delivery.taken.set()
 
     async def _take(self, action: steps.Copy, delivery: _Delivery) -> steps.Event:
         answer, trouble = delivery.answer, self._own + "Copy"
