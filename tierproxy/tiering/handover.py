@@ -1,7 +1,7 @@
 """Where a partition's worker and the copier of its broker meet.
 
 Fetching is shared with the other partitions of a broker. While a worker waits in `wait`, the copier sees what it wants
-and brings the answer by `bring`, which returns when the worker is through with its bytes. An answer that comes too late
+and brings the answer by `bring`, which says when the worker is through with its bytes. An answer that comes too late
 is not taken.
 """
 
@@ -26,37 +26,42 @@ class Delivery:
 
 
 class Handover:
-    """One for each worker. As a context manager it ends what `wait` began, whatever became of the answer."""
+    """One for each worker. As a context manager it ends what `begin` began, whatever became of the answer."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._copying: steps.Copy | None = None
-        self._inbox: asyncio.Future[Delivery] | None = None
+        self._inbox: asyncio.Future[Delivery | None] | None = None  # None in it: the time is over
+        self._alarm: asyncio.TimerHandle | None = None
 
     # ---- the worker's side ---------------------------------------------------------------------------------
 
     def begin(self, action: steps.Copy) -> Self:
-        self._copying, self._inbox = action, asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        inbox: asyncio.Future[Delivery | None] = loop.create_future()
+        self._copying, self._inbox = action, inbox
+        self._alarm = loop.call_later(max(0.0, action.wake_at - self._clock.monotonic()), _ring, inbox)
         return self
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        inbox, self._copying, self._inbox = self._inbox, None, None
+        inbox, alarm = self._inbox, self._alarm
+        self._copying = self._inbox = self._alarm = None
         assert inbox is not None
-        if inbox.done():
-            inbox.result().taken.set()
-        inbox.cancel()
+        assert alarm is not None
+        alarm.cancel()
+        # It may be there, and the task be cancelled in this moment.
+        if inbox.done() and not inbox.cancelled() and (delivery := inbox.result()) is not None:
+            delivery.taken.set()
 
     async def wait(self) -> Delivery | None:
         """The answer, or None if none has come when the action says to wake up."""
-        action, inbox = self._copying, self._inbox
-        assert action is not None
-        assert inbox is not None
-        await asyncio.wait([inbox], timeout=max(0.0, action.wake_at - self._clock.monotonic()))
+        assert self._inbox is not None
+        delivery = await self._inbox
         self._copying = None
-        return inbox.result() if inbox.done() else None
+        return delivery
 
     # ---- the copier's side ---------------------------------------------------------------------------------
 
@@ -76,11 +81,17 @@ class Handover:
             return None
         return action.not_before
 
-    async def bring(self, offset: int, answer: FetchedPartition, version: int) -> None:
-        """Hand over the answer of Fetch `version` at `offset`; returns when its bytes are not needed any more."""
+    def bring(self, offset: int, answer: FetchedPartition, version: int) -> asyncio.Event | None:
+        """Hand over the answer of Fetch `version` at `offset`. What is returned is set when its bytes may go; None: now.
+        """
         action, inbox = self._copying, self._inbox
         if action is None or inbox is None or inbox.done() or action.offset != offset:
-            return
+            return None
         delivery = Delivery(answer, version <= LAST_FETCH_BY_NAME, asyncio.Event())
         inbox.set_result(delivery)
-        await delivery.taken.wait()
+        return delivery.taken if answer.records else None
+
+
+def _ring(inbox: "asyncio.Future[Delivery | None]") -> None:
+    if not inbox.done():
+        inbox.set_result(None)

@@ -160,9 +160,9 @@ class PartitionWorker:
         """The clock's monotonic time before which `ask` has nothing because something failed; None: no such."""
         return self._handover.resting_until
 
-    async def deliver(self, asked: FetchPartition, answer: FetchedPartition, version: int) -> None:
-        """Hand over the answer to `ask`; returns when its bytes are not needed any more."""
-        await self._handover.bring(asked.fetch_offset, answer, version)
+    def deliver(self, asked: FetchPartition, answer: FetchedPartition, version: int) -> asyncio.Event | None:
+        """Hand over the answer to `ask`. What is returned is set when its bytes are not needed any more; None: now."""
+        return self._handover.bring(asked.fetch_offset, answer, version)
 
     # ---- the worker's own task -----------------------------------------------------------------------------
 
