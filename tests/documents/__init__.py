@@ -13,6 +13,7 @@ from tests.kit import PROJECT
 
 DOCUMENTS = (
     PROJECT / "README.md",
+    PROJECT / "CONTRIBUTING.md",
     *sorted((PROJECT / "docs").rglob("*.md")),
 )
 _FENCE = re.compile(

@@ -11,7 +11,26 @@ import click
 from tests.kit import PROJECT
 from tierproxy.cli import main
 
-OTHERS = frozenset({"cd", "cp", "curl", "docker", "echo", "git", "helm", "kubectl", "export", "seq", "test", "zstd"})
+OTHERS = frozenset(
+    {
+        "cd",
+        "cp",
+        "curl",
+        "docker",
+        "echo",
+        "export",
+        "git",
+        "helm",
+        "kubectl",
+        "python",
+        "python3",
+        "rm",
+        "seq",
+        "test",
+        "touch",
+        "zstd",
+    }
+)
 """Programs that are not ours and not Kafka's, and that the pages may use."""
 _BETWEEN = {"|", "||", "&&", ";"}
 

@@ -82,8 +82,7 @@ class Handover:
         return action.not_before
 
     def bring(self, offset: int, answer: FetchedPartition, version: int) -> asyncio.Event | None:
-        """Hand over the answer of Fetch `version` at `offset`. What is returned is set when its bytes may go; None: now.
-        """
+        """Hand over an answer of Fetch `version`. What is returned is set when its bytes may go; None: now."""
         action, inbox = self._copying, self._inbox
         if action is None or inbox is None or inbox.done() or action.offset != offset:
             return None

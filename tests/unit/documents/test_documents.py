@@ -150,6 +150,8 @@ def test_the_metrics_it_names_exist(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_what_it_links_to_exists(document: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(document).replace("\n", " ")):
+        if target.startswith("https://"):
+            continue
         file, _, anchor = target.partition("#")
         where = (document.parent / file).resolve() if file else document
         assert where.is_relative_to(PROJECT), target
@@ -181,8 +183,8 @@ def test_a_wrong_line_is_found() -> None:
     assert is_path("limits.conections")
     assert not exists("limits.conections")
     assert exists("topics[].segment.age")
-    with pytest.raises(AssertionError, match="nobody checks what rm does"):
-        check_command(["rm", "-rf", "x"])
+    with pytest.raises(AssertionError, match="nobody checks what sudo does"):
+        check_command(["sudo", "rm", "x"])
 
 
 def test_there_is_something_to_test() -> None:
