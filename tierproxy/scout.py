@@ -74,7 +74,7 @@ class Scout:
         self._tasks = tasks
         self._brokers: Flights[PartitionId, tuple[int, int]] = Flights(tasks, "broker facts of")
         self._manifests: Flights[PartitionId, Manifest | None] = Flights(tasks, "manifest of")
-        self._identities: Flights[PartitionId, bool] = Flights(tasks, "identity of")
+        self._identities: Flights[tuple[bytes, int], tuple[bool, int]] = Flights(tasks, "identity of")
         self._topics: Flights[str, None] = Flights(tasks, "metadata of")
         self._topics_at = -TOPICS_EVERY
         self._claimed: set[str] = set()  # archives that are recorded as this cluster's
@@ -160,8 +160,16 @@ class Scout:
         return cluster_id
 
     async def same_topic_now(self, tier: Tier) -> bool:
-        """Whether the tier's topic still is what its name stands for. If not, the catalog knows better afterwards."""
-        return await self._identities.fresh(tier.pid, partial(self._ask_identity, tier))
+        """Whether the tier's topic still is what its name stands for. If not, the catalog knows better afterwards.
+
+        The partition's leader says so, for all of the topic that it leads.
+        """
+        name = TopicPartition(tier.pid.topic, tier.pid.partition)
+        of_leader = tier.pid.topic_id, self._cluster.view.leader(name)
+        same, leader = await self._identities.fresh(of_leader, partial(self._ask_identity, tier))
+        if leader != self._cluster.view.leader(name):  # it was asked for another partition, which has moved
+            same, _ = await self._ask_identity(tier)
+        return same
 
     async def highest_time(self, tier: Tier) -> int:
         """The highest timestamp in the leader's log, decided or not; -1 if there is none. Raises TierproxyError."""
@@ -249,13 +257,15 @@ class Scout:
             raise TierproxyError(f"the leaders don't say where logs begin and end ({', '.join(failed[:5])})")
         return learned
 
-    async def _ask_identity(self, tier: Tier) -> bool:
+    async def _ask_identity(self, tier: Tier) -> tuple[bool, int]:
+        """And which leader was asked."""
         name = TopicPartition(tier.pid.topic, tier.pid.partition)
         said = (await self._cluster.topic_ids([name]))[name]
+        leader = self._cluster.view.leader(name)
         if said.error == ErrorCode.NONE and said.topic_id == tier.pid.topic_id:
-            return True
+            return True, leader
         await self.topics_now()
-        return False
+        return False, leader
 
     async def _refresh_topics(self) -> None:
         self._topics_at = self._clock.monotonic()
