@@ -75,7 +75,9 @@ class Scout:
         self._tasks = tasks
         self._brokers: Flights[PartitionId, tuple[int, int]] = Flights(tasks, "broker facts of")
         self._manifests: Flights[PartitionId, Manifest | None] = Flights(tasks, "manifest of")
-        self._identities: Flights[tuple[str, bytes, int | PartitionId], bool] = Flights(tasks, "identity of")
+        self._identities: Flights[tuple[bytes, int | PartitionId], tuple[bool, int, PartitionId]] = Flights(
+            tasks, "identity of"
+        )
         self._topics: Flights[str, None] = Flights(tasks, "metadata of")
         self._topics_at = -TOPICS_EVERY
         self._claimed: set[str] = set()  # archives that are recorded as this cluster's
@@ -161,12 +163,18 @@ class Scout:
         return cluster_id
 
     async def same_topic_now(self, tier: Tier) -> bool:
-        """Whether the tier's topic still is what its name stands for. If not, the catalog knows better afterwards."""
-        pid = tier.pid
-        leader = self._cluster.view.leader(TopicPartition(pid.topic, pid.partition))
-        # What a leader says of a topic goes for all that it leads of it.
-        whose = (pid.topic, pid.topic_id, pid if leader == NOBODY else leader)
-        return await self._identities.fresh(whose, partial(self._ask_identity, tier))
+        """Whether the tier's topic still is what its name stands for. If not, the catalog knows better afterwards.
+
+        The partition's leader says so, for all of the topic that it leads.
+        """
+        pid, name = tier.pid, TopicPartition(tier.pid.topic, tier.pid.partition)
+        leader = self._cluster.view.leader(name)
+        whose = (pid.topic_id, pid if leader == NOBODY else leader)
+        same, leader, asked = await self._identities.fresh(whose, partial(self._ask_identity, tier))
+        if asked != pid and (not same or leader != self._cluster.view.leader(name)):
+            # It was asked for another partition, which may have failed, or moved, alone.
+            same, _, _ = await self._ask_identity(tier)
+        return same
 
     async def highest_time(self, tier: Tier) -> int:
         """The highest timestamp in the leader's log, decided or not; -1 if there is none. Raises TierproxyError."""
@@ -254,13 +262,15 @@ class Scout:
             raise TierproxyError(f"the leaders don't say where logs begin and end ({', '.join(failed[:5])})")
         return learned
 
-    async def _ask_identity(self, tier: Tier) -> bool:
+    async def _ask_identity(self, tier: Tier) -> tuple[bool, int, PartitionId]:
+        """And which leader was asked, for which partition."""
         name = TopicPartition(tier.pid.topic, tier.pid.partition)
         said = (await self._cluster.topic_ids([name]))[name]
+        leader = self._cluster.view.leader(name)
         if said.error == ErrorCode.NONE and said.topic_id == tier.pid.topic_id:
-            return True
+            return True, leader, tier.pid
         await self.topics_now()
-        return False
+        return False, leader, tier.pid
 
     async def _refresh_topics(self) -> None:
         self._topics_at = self._clock.monotonic()

@@ -79,6 +79,8 @@ class Chunks:
         self._stored_flights: dict[ChunkId, asyncio.Task[_Range]] = {}
         self._plain_flights: dict[ChunkId, asyncio.Task[_Unpacked]] = {}
         self._budget = budget
+        self._coming = 0
+        """Bytes that are being read."""
         self._reads = reads or DirectReads()
         self.read_seconds = 0.0
         """How long a read takes, lately."""
@@ -217,7 +219,7 @@ class Chunks:
             if slabs[number - first] is None and isinstance(plain.data.obj, bytearray):
                 self._slabs.keep(plain.data.obj)
             self._plain.put((segment.key, number), plain)
-        self._stored.fit(self.stored_capacity)
+        self._make_room()
         return found
 
     async def _unpack_anew(
@@ -314,13 +316,22 @@ class Chunks:
         return chunks[0].position, data
 
     def _keep(self, key: str, first: int, chunks: tuple[Chunk, ...], data: Buffer) -> None:
-        self._stored.fit(self.stored_capacity)
+        self._make_room()
         self._stored.put(key, first, chunks, data)
+
+    def _make_room(self) -> None:
+        """Also for what is on its way, as long as there is enough left of what has come."""
+        self._stored.fit(max(self._memory * 5 // 8, self.stored_capacity - self._coming))
 
     async def _read(self, segment: Located, start: int, end: int) -> Buffer:
         async with self._budget.lend(end - start):
             began = asyncio.get_running_loop().time()
-            data = await self._reads.get_range(segment.library.store, segment.key, start, end)
+            self._coming += end - start
+            self._make_room()
+            try:
+                data = await self._reads.get_range(segment.library.store, segment.key, start, end)
+            finally:
+                self._coming -= end - start
             took = asyncio.get_running_loop().time() - began
         self.read_seconds += (took - self.read_seconds) / 4 if self.read_seconds else took
         return data
