@@ -135,6 +135,25 @@ DAMAGED_READS = Counter(
     "tierproxy_damaged_reads", "Bytes from stores that did not match their checksum, by what they were", ["what"]
 )
 
+# ---- metrics: the configuration ------------------------------------------------------------------------------
+
+# With several workers these are the supervisor's. All have labels: what has none is shown, as 0, by workers as well.
+
+CONFIG_READS = Counter(
+    "tierproxy_config_reads",
+    "Times the configuration file was read again, by what came of it: applied, unchanged, refused",
+    ["result"],
+)
+CONFIG_READ_AT = _gauge(
+    "tierproxy_config_read_timestamp_seconds", "When that was the case last, in seconds since 1970", ["result"]
+)
+CONFIG_REFUSED = _gauge(
+    "tierproxy_config_refused",
+    "1 while the file is another than what is in force, by why it was refused: faults, restart (it needs one)",
+    ["why"],
+)
+CONFIG_METRICS = (CONFIG_READS, CONFIG_READ_AT, CONFIG_REFUSED)
+
 # ---- metrics: all parts --------------------------------------------------------------------------------------
 
 TROUBLES = Counter("tierproxy_troubles", "Lasting conditions that began, by part; each has a log line", ["part"])
@@ -213,8 +232,11 @@ class Seldom:
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
+Level = Literal["debug", "info", "warning", "error"]
+
+
 def setup_logging(
-    level: Literal["debug", "info", "warning", "error"] = "info",
+    level: Level = "info",
     format: Literal["text", "json"] = "text",
     stream: TextIO | None = None,
     process: str | None = None,
@@ -231,6 +253,11 @@ def setup_logging(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    set_level(level)
+
+
+def set_level(level: Level) -> None:
+    """From now on, of tierproxy's own lines."""
     logging.getLogger("tierproxy").setLevel(level.upper())
 
 

@@ -51,7 +51,7 @@ def serve(config_file: Path, from_archive: bool, host: str | None) -> None:
     if from_archive:
         run(config, partial(alone, host=host))
     else:
-        run(config)
+        run(config, file=config_file)
 
 
 @main.command()

@@ -11,7 +11,7 @@ is over; what a person must look at is Hopeless.
 import asyncio
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from protocol.errors import ErrorCode, error_name
@@ -133,6 +133,14 @@ class PartitionWorker:
     def stalled_for(self) -> float:
         """Seconds for which an open transaction has held the archive back."""
         return self._stalls.lasting(self._around.clock.monotonic())
+
+    def change(self, rules: steps.Rules, compression: int, storage_class: str | None) -> None:
+        """Another policy for the same archive. The open segment keeps its compression; nothing is copied again."""
+        self._machine.change(rules)
+        self._spool = replace(self._spool, level=compression)
+        self._publisher.storage_class = storage_class
+        if self._inbox is not None:  # it may be waiting for a time that the old rules gave
+            self._inbox.cancel()
 
     # ---- the copier's side ---------------------------------------------------------------------------------
 
@@ -304,12 +312,12 @@ class PartitionWorker:
             self._around.ready(self.tp)
             await asyncio.wait([inbox], timeout=max(0.0, action.wake_at - self._around.clock.monotonic()))
             self._copying = None
-            if not inbox.done():
+            if not inbox.done() or inbox.cancelled():
                 return steps.Due()
             return await self._take(action, inbox.result())
         finally:
             self._copying = self._inbox = None
-            if inbox.done():
+            if inbox.done() and not inbox.cancelled():
                 inbox.result().taken.set()
             inbox.cancel()
 
