@@ -107,4 +107,8 @@ def test_policies_change_while_it_runs(stage: Stage, proxy: Proxy) -> None:
     wait_for(lambda: refused(proxy, "restart") == ["1.0"], seconds=60, what="word of a restart")
     assert "configuration: cache.memory: 256MiB → 64MiB needs a restart" in proxy.log()
     assert_same(log, READERS["librdkafka"](proxy.bootstrap, topic, log))
+
+    put(volume, {**proxy.config, "topics": []})
+    wait_for(lambda: "are just proxied from now on" in proxy.log(), seconds=60, what="end of the archive's service")
+    assert refused(proxy, "restart") == ["0.0"]
     assert "Traceback" not in proxy.log()
