@@ -85,6 +85,7 @@ class Scout:
         self._failed: set[PartitionId] = set()  # those that are tried again in a moment
         self._wake = asyncio.Event()
         self._in_use: dict[PartitionId, Tier] = {}
+        self._archived: set[str] = set()  # topics that a policy archived when last looked at
         self._trouble = OncePerChange(log)
 
     async def start(self) -> None:
@@ -294,6 +295,14 @@ class Scout:
                 ArchivedTopic(topic.name, topic.topic_id, len(leaders), policy.archive, policy.on_gap, leaders)
             )
         self._catalog.set_topics(archived, passing)
+        lost = sorted(name for name, _ in passing if name in self._archived)
+        if lost:
+            log.warning(
+                "%d topics are just proxied from now on (%s): what is archived of them is not served any more",
+                len(lost),
+                ", ".join(lost[:3]) + (", …" if len(lost) > 3 else ""),
+            )
+        self._archived = {topic.name for topic in archived}
         if self._catalog.wanted:
             self.wake()
 

@@ -139,6 +139,11 @@ class Machine:
     def begin(self) -> Action:
         return Load()
 
+    def change(self, rules: Rules) -> None:
+        """Other rules, from the next event on. An action that is under way goes by the old ones."""
+        self.rules = rules
+        self._trim_at = 0.0
+
     def on(self, event: Event, now: Now) -> Action:
         """Take `event` into account and say what to do. Raises IllegalMove."""
         before = self.state
@@ -318,7 +323,7 @@ class Machine:
             return self._to(State.UPLOAD, Upload())
         if self._trim_at <= now.monotonic:
             self._trim_at = now.monotonic + self._trim_interval()
-            point = self._trim_point(now.ms)
+            point = self._trim_point(now.ms) if now.monotonic >= self.rules.trim_from else -1
             if isinstance(point, PageRef):
                 return self._to(State.LOOK, Look(point))
             self.trim_to = point

@@ -63,6 +63,11 @@ class Handover:
         self._copying = None
         return delivery
 
+    def wake(self) -> None:
+        """Have `wait` return at once, with nothing if nothing has been brought."""
+        if self._inbox is not None:
+            _ring(self._inbox)
+
     # ---- the copier's side ---------------------------------------------------------------------------------
 
     @property

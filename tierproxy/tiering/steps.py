@@ -30,6 +30,7 @@ class Rules:
     keep_time_ms: int | None
     keep_bytes: int | None
     trim: bool
+    trim_from: float = 0.0  # the clock's monotonic time before which nothing is trimmed
 
 
 @dataclass(frozen=True, slots=True)

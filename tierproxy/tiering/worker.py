@@ -10,6 +10,7 @@ Hopeless.
 import asyncio
 import logging
 import random
+from dataclasses import replace
 from typing import assert_never
 
 from protocol.errors import ErrorCode, error_name
@@ -131,6 +132,13 @@ class PartitionWorker:
     def stalled_for(self) -> float:
         """Seconds for which an open transaction has held the archive back."""
         return self._stalls.lasting(self._around.clock.monotonic())
+
+    def change(self, rules: steps.Rules, compression: int, storage_class: str | None) -> None:
+        """Another policy for the same archive. The open segment keeps its compression; nothing is copied again."""
+        self._machine.change(rules)
+        self._spool = replace(self._spool, level=compression)
+        self._publisher.storage_class = storage_class
+        self._handover.wake()  # it may be waiting for a time that the old rules gave
 
     # ---- the copier's side ---------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import tierproxy
 from tierproxy import app
 from tierproxy.admin import Admin, PartHealth
-from tierproxy.app import Surroundings, archives_anything
+from tierproxy.app import Surroundings, archives_anything, follow_file
 from tierproxy.clock import Clock, SystemClock
 from tierproxy.config import Config
 from tierproxy.errors import TierproxyError
@@ -23,8 +23,9 @@ from tierproxy.insight.told import Told, told_here
 from tierproxy.listener import BACKLOG
 from tierproxy.ports import listen_at
 from tierproxy.tasks import Tasks
+from tierproxy.telemetry import set_level
 from tierproxy.workers.answers import Answers
-from tierproxy.workers.channel import Channel, Message
+from tierproxy.workers.channel import Channel, Message, packed
 from tierproxy.workers.cores import usable_cores
 from tierproxy.workers.metrics import WorkerMetrics
 from tierproxy.workers.place import private_directory
@@ -36,29 +37,30 @@ ACCEPT_PAUSE = 1.0
 """Seconds until the next try where the system gives us no more connections."""
 
 
-def run(config: Config, surroundings: Surroundings = contextlib.nullcontext) -> None:
-    """Run gateway and archiver, in as many processes as `workers` says, until SIGTERM or SIGINT.
+def run(config: Config, surroundings: Surroundings = contextlib.nullcontext, file: Path | None = None) -> None:
+    """Run gateway and archiver, in as many processes as `workers` says, until SIGTERM or SIGINT. `file` is followed.
 
     Raises TierproxyError when it can't start at all.
     """
     workers = usable_cores() if config.workers == "auto" else config.workers
     if workers == 1 or not config.listen.enabled:
-        app.run(config, surroundings)
+        app.run(config, surroundings, file)
     else:
-        asyncio.run(_supervise(config, surroundings, workers))
+        asyncio.run(_supervise(config, surroundings, workers, file))
 
 
-async def _supervise(config: Config, surroundings: Surroundings, workers: int) -> None:
+async def _supervise(config: Config, surroundings: Surroundings, workers: int, file: Path | None) -> None:
     async with surroundings(config) as changed:
         with private_directory() as place:
-            await Supervisor(changed, workers, place, SystemClock()).run()
+            await Supervisor(changed, workers, place, SystemClock(), file).run()
 
 
 class Supervisor:
     """`workers` gateways and perhaps an archiver. Their files are in `place`."""
 
-    def __init__(self, config: Config, workers: int, place: Path, clock: Clock) -> None:
+    def __init__(self, config: Config, workers: int, place: Path, clock: Clock, file: Path | None = None) -> None:
         self._config = config
+        self._file = file
         self._workers = workers
         self._place = place
         self._clock = clock
@@ -89,6 +91,8 @@ class Supervisor:
             admin = Admin(config.admin, self._roster, self._metrics.text, dashboard)
         if admin is not None:
             await admin.start()
+        if self._file is not None:
+            follow_file(self._file, config, self._change, self._clock, self._tasks)
         log.info("%d workers serve clients%s", self._workers, ", another one archives" if self._archiver else "")
         keepers = [self._tasks.spawn(self._keep(seat), f"keeper of {seat.name}") for seat in self._roster.seats]
         await self._stop.wait()
@@ -123,6 +127,13 @@ class Supervisor:
         log.error("stopping because %s crashed", name)
         self._crash = error
         self._stop.set()
+
+    def _change(self, config: Config) -> None:
+        """Have it in force everywhere: who lives hears of it, who is started later begins with it."""
+        self._config = config
+        set_level(config.log.level)
+        for channel in self._channels.values():
+            channel.say({"config": packed(config)})
 
     # -- processes --------------------------------------------------------------------------------------------------
 

@@ -585,3 +585,27 @@ def test_in_a_hurry_age_counts_where_nothing_comes() -> None:
     machine.on(Copied(100, 3, 100, 0, stable_end=900), at(0))
     assert isinstance(machine.on(Failed("?"), at(50)), Copy)
     assert machine.on(Failed("?"), at(60)) == Upload()
+
+
+# ---- other rules ---------------------------------------------------------------------------------------------
+
+
+def test_other_rules_hold_from_the_next_event_on() -> None:
+    machine, action = play(KEEP_ALL, loaded(archived(0, 100), 0, 300, same_to=300), Copied(200, 3, 600, 0))
+    assert isinstance(action, Copy)
+    machine.change(replace(KEEP_ALL, segment_bytes=500))
+    assert machine.on(Due(), at(0)) == Upload()
+    machine, action = play(KEEP_ALL, loaded(archived(0, 100), 0, 300, same_to=300))
+    machine.change(KEEP_NOTHING)
+    assert machine.on(Due(), at(0)) == Trim(100)
+
+
+def test_nothing_is_trimmed_before_others_know_that_it_is_archived() -> None:
+    machine, action = play(replace(KEEP_NOTHING, trim_from=180.0), loaded(archived(0, 100), 0, 300, same_to=300))
+    now = 0.0
+    while isinstance(action, Copy):
+        assert action.wake_at > now  # or it would come again at once
+        now = action.wake_at
+        action = machine.on(Due(), at(now))
+    assert action == Trim(100)
+    assert 180 <= now <= 210
