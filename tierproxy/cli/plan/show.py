@@ -149,7 +149,7 @@ def _now_table(config: Config, plan: Plan) -> Table:
             _size(numbers.disk_bytes, numbers.unsized + numbers.unknown),
             _size(numbers.archived_bytes, numbers.unknown),
             _size(numbers.backlog_bytes, numbers.unsized + numbers.unknown),
-            f"{numbers.backlog_objects:,}",
+            _unsure(f"{numbers.backlog_objects:,}", numbers.backlog_objects, numbers.unsized + numbers.unknown),
             f"{ratio.value:.1f}" if ratio is not None else "",
             _size(numbers.backlog_stored, numbers.unsized + numbers.unpressed + numbers.unknown),
             _size(numbers.freed_bytes, numbers.unsized + numbers.unknown),
@@ -291,10 +291,14 @@ def _table(*names: str) -> Table:
 
 
 def _size(value: float, unknown: int) -> str:
+    return _unsure(format_size(round(value)), value, unknown)
+
+
+def _unsure(text: str, value: float, unknown: int) -> str:
     """With a question mark where some partitions are missing in it."""
-    if unknown and not value:
-        return "?"
-    return format_size(round(value)) + (" + ?" if unknown else "")
+    if not unknown:
+        return text
+    return f"{text} + ?" if value else "?"
 
 
 def _offset(offset: int) -> str:

@@ -128,7 +128,7 @@ class TopicJudge:
         stay = min(self._setting(tp.topic, "segment.bytes", LOG_SEGMENT_BYTES), log_bytes) * replicas
 
         plain = backlog * an_offset
-        objects = backlog_segments(plain, backlog, policy)
+        objects = backlog_segments(plain, backlog, policy) if dense is not None else 0
         stored = plain / ratio if ratio else 0.0
         trimmed = trims(policy, self.topic.topic_id)
         once = segment_requests(stored / objects, trimmed).times(objects) if objects else Requests()
