@@ -34,15 +34,15 @@ def test_all_is_known() -> None:
     text = shown(facts(CONFIG, LOGS, sizes=dict.fromkeys(LOGS, 1000 * KIB), samples={"t": Sample(1000, 500, 10)}))
     assert "?" not in text
     assert text.startswith("plan for cluster prod (id), 2027-01-15T08:00:00")
-    assert "nothing was changed" in text
-    assert row(text, "t ") == "t sample 1 2.93 MiB 0 B 1000 KiB 1 2.0 500 KiB 2.93 MiB 0 B"
+    assert "nothing was changed\ntopics[0] *: brokers keep 0 B a partition, archive a keeps forever\n" in text
+    assert row(text, "t ") == "t 1 2.93 MiB 1000 KiB 1 500 KiB 2.0 sample 2.93 MiB"
     assert row(text, "t-0 ") == "t-0 0 1000 0 0 1000 1000 KiB 2.93 MiB"
-    assert row(text, "u ").startswith("u other topics 1")
+    assert "2.0 other topics" in row(text, "u ")
     assert "bytes for an offset: measured on the brokers (2 partitions)" in text
     assert "compression: by a sample (1 topic), by samples of other topics of the policy (1 topic)" in text
     assert "growth: no record of the last 24h" in text
     assert "prices: assumed, a guess; without traffic and what readers ask for" in text
-    assert "in 3 months, a month:" in text
+    assert "costs as they will be in 3 months, in EUR" in text
     assert "EUR" in text
     assert "USD" not in text
 
@@ -50,7 +50,7 @@ def test_all_is_known() -> None:
 def test_what_is_unknown_is_a_question_mark() -> None:
     found = facts(CONFIG, {**LOGS, U0: LogFacts(29)}, samples={"t": "can't be fetched: TOPIC_AUTHORIZATION_FAILED"})
     text = shown(found)
-    assert row(text, "t ") == "t 1 ? 0 B ? ? ? ? 0 B"
+    assert row(text, "t ") == "t 1 ? ? ? ? ?"
     assert "bytes for an offset: unknown (2 partitions)" in text
     assert "MISSING: u-0: the leader does not tell of its log: TOPIC_AUTHORIZATION_FAILED" in text
     assert "note: no sample of t: can't be fetched: TOPIC_AUTHORIZATION_FAILED" in text
@@ -72,7 +72,7 @@ def test_many_topics_are_not_all_shown() -> None:
     logs = {TopicPartition(f"n{number}", 0): log(0, number) for number in range(TOPICS_SHOWN + 7)}
     text = shown(facts(CONFIG, logs, sizes={tp: each.end * KIB for tp, each in logs.items()}))
     assert row(text, "7 more").startswith("7 more 7 ")
-    assert row(text, "total").startswith(f"total {TOPICS_SHOWN + 7} ")
+    assert row(text, "topics[0] *  ").startswith(f"topics[0] * {TOPICS_SHOWN + 7} ")
 
 
 def test_json_for_scripts() -> None:
