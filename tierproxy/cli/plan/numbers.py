@@ -3,8 +3,11 @@
 What can't be known is counted beside the numbers, as so many partitions of which something is missing.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import Self
+from functools import lru_cache
+from operator import add
+from typing import Any, Self
 
 from tierproxy.costs import Requests
 
@@ -24,8 +27,17 @@ class Sum:
     __slots__ = ()
 
     def __add__(self, other: Self) -> Self:
-        names = [each.name for each in fields(self)]  # type: ignore[arg-type] # its subclasses are dataclasses
-        return type(self)(*(getattr(self, name) + getattr(other, name) for name in names))
+        return type(self)(*map(add, _values(self), _values(other)))
+
+
+@lru_cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(kind))
+
+
+def _values(of: Sum) -> Iterator[Any]:
+    kind: Any = type(of)
+    return (getattr(of, name) for name in _names(kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +136,10 @@ class TopicPlan:
     ratio: Estimate | None = None
     window_ms: int = 0
     partitions: tuple[PartitionPlan, ...] = ()
+    numbers: Numbers = field(init=False)
 
-    @property
-    def numbers(self) -> Numbers:
-        return sum((each.numbers for each in self.partitions), Numbers())
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "numbers", sum((each.numbers for each in self.partitions), Numbers()))
 
 
 @dataclass

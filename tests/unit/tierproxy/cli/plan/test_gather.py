@@ -11,7 +11,7 @@ from protocol.errors import ErrorCode
 from tests.fakes.broker import FakeCluster
 from tests.fakes.broker.steering import hang_up
 from tests.unit.batch_maker import make_batch, plain_records
-from tests.unit.tierproxy.cli.plan.making import DAY, manifest
+from tests.unit.tierproxy.cli.plan.making import DAY, NOW, manifest
 from tierproxy.archive.library import Library
 from tierproxy.archive.names import PartitionId
 from tierproxy.archive.store_file import FileStore
@@ -19,7 +19,7 @@ from tierproxy.cli.plan import gather as gathering
 from tierproxy.cli.plan.facts import Facts, Sample
 from tierproxy.cli.plan.gather import gather
 from tierproxy.cli.plan.shelve import Shelved
-from tierproxy.clock import SystemClock
+from tierproxy.clock import ManualClock
 from tierproxy.config import Config, parse_config
 from tierproxy.errors import TierproxyError
 from tierproxy.upstream import TopicPartition
@@ -41,7 +41,7 @@ async def brokers() -> AsyncIterator[FakeCluster]:
     async with FakeCluster() as made:
         log = made.create_topic("t")[0]
         for at in range(0, RECORDS, 10):
-            log.append(make_batch(at, plain_records(10, time=SystemClock().now_ms() - 3 * DAY, value=b"v" * 50)))
+            log.append(make_batch(at, plain_records(10, time=NOW - 3 * DAY, value=b"v" * 50)))
         yield made
 
 
@@ -51,12 +51,12 @@ def config(brokers: FakeCluster, tmp_path: Path) -> Config:
     return parse_config(
         f"cluster: {{name: prod, bootstrap: ['{host}:{port}']}}\nlisten: {{advertised_host: proxy}}\n"
         f"archives: {{a: {{url: '{(tmp_path / 'archive').as_uri()}'}}}}\n"
-        "topics: [{match: '*', archive: a, keep_on_broker: {time: 1d}}]"
+        "topics: [{match: '*', archive: a, keep_on_broker: {time: 1d}, keep_in_archive: {time: 2d}}]"
     )
 
 
 async def asked(config: Config, wanted: Callable[[str], bool] = lambda _: True, sample: int = 1 << 20) -> Facts:
-    return await gather(config, SystemClock(), wanted, sample, 60.0)
+    return await gather(config, ManualClock(NOW), wanted, sample, 60.0)
 
 
 async def test_only_what_changes_nothing_is_asked(brokers: FakeCluster, config: Config, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ async def test_only_what_changes_nothing_is_asked(brokers: FakeCluster, config: 
     assert sample.offsets == RECORDS // 2, "from the middle on"
     assert {request.key for request in brokers.seen} <= READING
     assert not (tmp_path / "archive").exists()
-    assert found.troubles == []
+    assert (found.troubles, found.unclaimed) == ([], ["a"])
 
 
 async def test_samples_are_bounded_and_may_be_left_out(brokers: FakeCluster, config: Config) -> None:
@@ -107,6 +107,11 @@ async def test_what_is_archived_needs_no_sample(brokers: FakeCluster, config: Co
     assert isinstance(shelf, Shelved)
     assert (shelf.start, shelf.end, shelf.segments, shelf.plain_bytes, shelf.stored_bytes) == (0, 200, 2, 10000, 2500)
     assert (shelf.offset_bytes, found.samples) == (50.0, {})
+    assert (shelf.trim_now, shelf.trim_now_bytes) == (100, 5000)
+    assert shelf.trim_later == 100, "behind it is a segment of the last day"
+    assert (shelf.expire_to, shelf.expire_segments, shelf.expire_bytes, shelf.expire_stored) == (100, 1, 5000, 1250)
+    assert shelf.day_from == 100
+    assert found.unclaimed == []
 
 
 async def test_an_archive_of_another_cluster_is_not_looked_into(config: Config, tmp_path: Path) -> None:
@@ -126,7 +131,7 @@ async def test_rights_that_are_missing(brokers: FakeCluster, config: Config) -> 
 
 async def test_it_ends_when_its_time_is_over(brokers: FakeCluster, config: Config) -> None:
     with brokers.held(ApiKey.LIST_OFFSETS):
-        found = await gather(config, SystemClock(), lambda _: True, 0, 0.5)
+        found = await gather(config, ManualClock(NOW), lambda _: True, 0, 0.5)
     assert found.logs == {}
     assert found.troubles[0] == "the brokers have not told all about their logs in the time given (--timeout)"
 
