@@ -1,7 +1,7 @@
 # Needs git, Python >= 3.11 and make; everything else is fetched into this folder (.venv, .cache) on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-unit clients lint format types imports check demo differential simulate soak fuzz bench bench-compare scale clean \
-    distclean
+.PHONY: help setup test test-unit clients lint format types imports check chart reference walk demo differential simulate soak fuzz bench \
+    bench-compare scale clean distclean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -15,6 +15,7 @@ help:
 	@echo "make demo    the whole story on a real Kafka: produce, archive, trim, read it all back"
 	@echo "             (INPUT=file.jsonl [KEY=field] for your own records, KEEP=1 to leave it up)"
 	@echo "make test    every test (ARGS='-k name' to choose)"
+	@echo "make walk    README's quick start, command by command, with a Kafka and an S3 server of its own"
 	@echo "make clients the client matrix in its long form: older clients too, more rounds"
 	@echo "make differential  the same random requests to a whole log and to an archived one"
 	@echo "             (N=20000 requests, SEED=7, ONLY=123 to repeat one, KAFKA=3.9.1)"
@@ -25,6 +26,8 @@ help:
 	@echo "make bench-compare  two of its results beside each other (A=.bench/result-... B=..., ONLY='cpu ratio')"
 	@echo "make scale   the memory of an archiver of many partitions (PARTITIONS=2000)"
 	@echo "make check   what .ci/run runs: lint, types, import rules, tests"
+	@echo "make reference  the pages in docs/ that are made: every key, every command, what was tried"
+	@echo "make chart   the Helm chart's parts that follow from others, made anew: schema and table of values"
 	@echo "make clean   stop using disk for demo and bench data; distclean also drops .venv and .cache"
 
 setup: $(READY)
@@ -78,6 +81,17 @@ imports: $(READY)
 
 check:
 	@.ci/run
+
+# The pages of docs/ that are made of the program and its tests; unit tests fail while they are other than they would be.
+reference: $(READY)
+	@$(PY) -m tests.documents.reference
+	@$(PY) -m tests.clients.compatibility
+
+walk: $(READY)
+	@$(PY) -m tests.walk
+
+chart: $(READY)
+	@$(PY) -m tests.kit.chart
 
 demo: $(READY)
 	@$(PY) -m tests.demo

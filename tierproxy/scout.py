@@ -27,6 +27,7 @@ from tierproxy.upstream import (
     EARLIEST,
     LATEST,
     MAX_TIMESTAMP,
+    NOBODY,
     READ_COMMITTED,
     READ_UNCOMMITTED,
     Cluster,
@@ -74,7 +75,7 @@ class Scout:
         self._tasks = tasks
         self._brokers: Flights[PartitionId, tuple[int, int]] = Flights(tasks, "broker facts of")
         self._manifests: Flights[PartitionId, Manifest | None] = Flights(tasks, "manifest of")
-        self._identities: Flights[PartitionId, bool] = Flights(tasks, "identity of")
+        self._identities: Flights[tuple[str, bytes, int | PartitionId], bool] = Flights(tasks, "identity of")
         self._topics: Flights[str, None] = Flights(tasks, "metadata of")
         self._topics_at = -TOPICS_EVERY
         self._claimed: set[str] = set()  # archives that are recorded as this cluster's
@@ -125,6 +126,15 @@ class Scout:
         """The manifest as it is stored now; None if nothing is archived. Raises TierproxyError if it can't be read."""
         return await self._manifests.fresh(tier.pid, lambda: self._learn_manifest(tier))
 
+    async def manifest_coming(self, tier: Tier) -> Manifest | None:
+        """What a read finds that is under way, perhaps since before the question; None if none is, or it fails."""
+        if tier.pid not in self._manifests:
+            return None
+        try:
+            return await self._manifests.join(tier.pid, lambda: self._learn_manifest(tier))
+        except TierproxyError:
+            return None
+
     def trusts(self, tier: Tier) -> bool:
         """Whether the manifest known is young enough to serve from: a user may have deleted records elsewhere."""
         return self._clock.now_ms() - tier.manifest_at_ms <= MANIFEST_TRUST_MS
@@ -152,7 +162,11 @@ class Scout:
 
     async def same_topic_now(self, tier: Tier) -> bool:
         """Whether the tier's topic still is what its name stands for. If not, the catalog knows better afterwards."""
-        return await self._identities.fresh(tier.pid, partial(self._ask_identity, tier))
+        pid = tier.pid
+        leader = self._cluster.view.leader(TopicPartition(pid.topic, pid.partition))
+        # What a leader says of a topic goes for all that it leads of it.
+        whose = (pid.topic, pid.topic_id, pid if leader == NOBODY else leader)
+        return await self._identities.fresh(whose, partial(self._ask_identity, tier))
 
     async def highest_time(self, tier: Tier) -> int:
         """The highest timestamp in the leader's log, decided or not; -1 if there is none. Raises TierproxyError."""

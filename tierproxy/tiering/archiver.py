@@ -101,6 +101,11 @@ class Archiver:
         coordinator = Coordinator(self._cluster, name, protocol, session_ms, round(REBALANCE_TIMEOUT * 1000))
         return ArchiverGroup(coordinator, session_ms / 1000, self._clock, self._troubles, self._look.set)
 
+    @property
+    def states(self) -> dict[str, str]:
+        """What each partition's worker is at, by `topic-partition`: for people."""
+        return {str(worker.tp): worker.state.value for worker, _ in self._workers.values()}
+
     async def run(self) -> None:
         """Look at the topics again and again. Ends only by cancellation, which ends all work."""
         every = self._config.archiver.metadata_interval_ms / 1000

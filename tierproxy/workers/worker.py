@@ -42,7 +42,7 @@ def run(seat: str, channel: socket.socket, place: Path, workers: int, config: Co
     make_room(share, (role,))
     seats = [gateway_seat(number) for number in range(workers)]
     neighbours = Neighbours([place / f"{each}.reads" for each in seats], seats.index(seat)) if seat in seats else None
-    if not uvloop.run(Worker(share, role, channel, neighbours).run()):
+    if not uvloop.run(Worker(share, role, channel, neighbours, seat).run()):
         sys.exit(1)
 
 
@@ -50,8 +50,14 @@ class Worker:
     """It is the gate of its listener: the supervisor opens the ports."""
 
     def __init__(
-        self, config: Config, role: Role, channel: socket.socket, neighbours: Neighbours | None = None
+        self,
+        config: Config,
+        role: Role,
+        channel: socket.socket,
+        neighbours: Neighbours | None = None,
+        seat: str = "",
     ) -> None:
+        self._seat = seat
         self._neighbours = neighbours
         self._config = config
         self._role: Role = role
@@ -116,6 +122,8 @@ class Worker:
                     log.error("a client is lost: its connection did not come through (out of open files?)")
                 elif self._listener is not None:
                     self._listener.take(port, attached)
+            case {"tell": asked}:
+                self._channel.say({"told": self._app.told(self._seat).to_json(), "asked": asked})
             case {"opened": int(port), "error": error}:
                 opened = self._opening.pop(port, None)
                 if opened is not None and not opened.done():
