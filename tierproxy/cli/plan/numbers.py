@@ -70,7 +70,8 @@ class Numbers(Sum):
     whose bytes are missing, `unpressed` those whose stored bytes are, `unpaced` those of which nobody knows how fast
     they grow.
 
-    `freed_least`: what is freed at the least, as brokers delete whole log segments only. `once` is asked of the store
+    `freed_now`: the part that goes at once, being archived. `freed_least`: what is freed at the least, as brokers
+    delete whole log segments only. `once` is asked of the store
     for the backlog, `monthly` in every month. `now` is with the backlog archived and trimmed.
     """
 
@@ -89,6 +90,7 @@ class Numbers(Sum):
     trim_offsets: int = 0
     trim_bytes: float = 0
     freed_bytes: float = 0
+    freed_now: float = 0
     freed_least: float = 0
     archived_objects: int = 0
     archived_bytes: int = 0

@@ -237,9 +237,18 @@ def _summary(config: Config, plan: Plan) -> Iterable[str]:
     yield f"today, a month: {money(broker_disk_month(config, total.disk_bytes, 1), currency)} for the brokers' disks"
     yield (
         f"once: {total.backlog_offsets:,} offsets in {total.backlog_objects:,} objects go to the archive "
-        f"({_asked(total.once)}; {money(total.cost_once, currency)}); then {format_size(round(total.freed_bytes))} are "
-        f"freed on the brokers, {format_size(round(total.freed_least))} at the least, as they delete whole log segments"
+        f"({_asked(total.once)}; {money(total.cost_once, currency)})"
     )
+    yield (
+        f"then {format_size(round(total.freed_bytes))} are freed on the brokers, of which "
+        f"{format_size(round(total.freed_now))} are archived already and go at once; at the least "
+        f"{format_size(round(total.freed_least))}, as brokers delete whole log segments"
+    )
+    if total.expire_objects:
+        yield (
+            f"in the archive {total.expire_objects:,} objects with {format_size(total.expire_bytes)} of log, "
+            f"{format_size(total.expire_stored)} stored, are older than keep_in_archive, and would be removed for ever"
+        )
     for name, costs in (("then", total.now), (f"in {plan.months} months", total.later)):
         yield (
             f"{name}, a month: {money(costs.total, currency)} = brokers {money(costs.brokers, currency)} + storage "

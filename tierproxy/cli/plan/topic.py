@@ -168,6 +168,7 @@ class TopicJudge:
             trim_offsets=max(0, trim_later - log.start),
             trim_bytes=trim_bytes,
             freed_bytes=freed,
+            freed_now=min(has.trim_now_bytes * replicas, freed),
             freed_least=max(0.0, freed - stay),
             archived_objects=has.segments,
             archived_bytes=has.plain_bytes,

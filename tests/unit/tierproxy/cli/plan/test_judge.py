@@ -74,7 +74,7 @@ def test_what_is_archived_says_how_large_and_how_small_the_rest_is() -> None:
     numbers = part.numbers
     assert (numbers.backlog_offsets, numbers.backlog_bytes, numbers.backlog_stored) == (200, 200 * KIB, 50 * KIB)
     assert (numbers.archived_objects, numbers.archived_bytes) == (3, 1000 * KIB)
-    assert (numbers.trim_bytes, numbers.freed_bytes) == (1200 * KIB, 3600 * KIB)
+    assert (numbers.trim_bytes, numbers.freed_bytes, numbers.freed_now) == (1200 * KIB, 3600 * KIB, 2400 * KIB)
     assert numbers.once.lists == 0, "there is a manifest already"
 
 
@@ -95,6 +95,17 @@ def test_lost_records_are_told() -> None:
     plan, part = planned(configured, found)
     assert (part.numbers.lost_offsets, part.numbers.backlog_offsets) == (500, 500)
     assert "500 offsets were deleted before they were archived: gaps will be recorded" in plan.notes
+
+
+def test_what_expires_is_not_paid_for() -> None:
+    configured = config("match: '*', archive: a, keep_in_archive: {time: 1d}", PRICES)
+    shelf = shelved(1000, plain=4 * GIB, stored=2 * GIB)
+    shelf = replace(shelf, expire_to=500, expire_segments=1, expire_bytes=2 * GIB, expire_stored=GIB)
+    found = facts(configured, {T0: log(500, 1000)}, sizes={T0: 2 * GIB}, shelves={T0: shelf})
+    _, part = planned(configured, found)
+    assert (part.expire_to, part.numbers.expire_objects, part.numbers.expire_bytes) == (500, 1, 2 * GIB)
+    assert part.numbers.now.storage == pytest.approx(1.0)
+    assert part.numbers.now.alone == pytest.approx(60)
 
 
 def test_time_limits_count_what_is_old_enough() -> None:

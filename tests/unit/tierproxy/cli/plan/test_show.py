@@ -8,7 +8,7 @@ from rich.console import Console
 from tests.unit.tierproxy.cli.plan.making import KIB, NOW, T0, config, facts, log
 from tierproxy.cli.plan.facts import Facts, Sample
 from tierproxy.cli.plan.judge import judge
-from tierproxy.cli.plan.shelve import LogFacts
+from tierproxy.cli.plan.shelve import LogFacts, Shelved
 from tierproxy.cli.plan.show import TOPICS_SHOWN, plan_json, show_plan
 from tierproxy.cluster_view import TopicPartition
 from tierproxy.config import Config
@@ -62,6 +62,14 @@ def test_what_is_excluded_says_why() -> None:
     text = shown(found)
     assert "not archived: u: it is compacted" in text
     assert "u-0" not in text
+
+
+def test_what_would_be_removed_for_ever_is_said() -> None:
+    shelf = Shelved("a", 0, 1000, 3, 3 * KIB, KIB, 3.0, 0, 0, 0, 0, NOW, None, 500, 2, 2 * KIB, KIB)
+    text = shown(facts(CONFIG, {T0: log(0, 1000)}, sizes={T0: KIB}, shelves={T0: shelf}))
+    assert "2 objects with 2 KiB of log, 1 KiB stored, are older than keep_in_archive, and would be removed" in text
+    assert row(text, "t ").endswith("3.0 archive 0 B 3 KiB 2 KiB")
+    assert row(text, "t-0 ").endswith(" 500")
 
 
 def test_nothing_to_plan() -> None:
