@@ -195,3 +195,18 @@ STORE_BULK_READS = Counter(
 DAMAGED_READS = Counter(
     "tierproxy_damaged_reads", "Bytes from stores that did not match their checksum, by what they were", ["what"]
 )
+
+# ---- from the start ------------------------------------------------------------------------------------------
+
+# A series that begins at 1 has not increased, as Prometheus sees it: the first failure would raise no alert.
+for _metric, _values in (
+    (COLD_FETCH_SECONDS, ("records", "empty", "out_of_range", "error")),
+    (COLD_READS, ("memory", "worker", "disk", "store")),
+    (COLD_READ_BYTES, ("memory", "worker", "disk", "store")),
+    (DAMAGED_READS, ("index", "chunk", "document")),
+    (DISK_CACHE_ERRORS, ("read", "write", "late")),
+    (LIMIT_REFUSALS, ("cold_in_flight",)),
+    (LIMIT_WAITS, ("cold_in_flight", "cold_answers", "gathered")),
+):
+    for _value in _values:
+        _metric.labels(_value)
