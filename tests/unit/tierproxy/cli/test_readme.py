@@ -52,5 +52,6 @@ def test_the_files_it_points_to_exist(target: str) -> None:
 
 def test_there_is_something_to_test() -> None:
     assert len(blocks("yaml")) == 1
-    assert {arguments[0] for arguments in typed("tierproxy")} == {"check", "serve", "schema", "archive", "restore"}
+    commands = {"check", "serve", "schema", "status", "archive", "restore"}
+    assert {arguments[0] for arguments in typed("tierproxy")} == commands
     assert {arguments[0] for arguments in typed("make")} >= {"demo", "test", "bench"}
