@@ -1,6 +1,6 @@
 """The Helm chart: what it renders is what Kubernetes and tierproxy take, and what can't work is refused.
 
-Helm and kubeconform are built by Go. Where there is no Go, or it can't bring them, these tests are skipped and say so.
+Helm and kubeconform are built by Go; without it these tests are skipped.
 """
 
 import json
@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.kit import golang, kubernetes
+from tests.kit import kubernetes
 from tests.kit.certificates import Authority
-from tests.kit.chart import CHART, EXAMPLE, Manifest, Refused, helm, helm_program, of_kind, render
+from tests.kit.chart import CHART, Manifest, Refused, helm, of_kind, render
 from tierproxy.config import Config, parse_config
 
-pytestmark = pytest.mark.timeout(1200)  # the first time, Helm is built
+pytestmark = [
+    pytest.mark.usefixtures("helm_is_here"),
+    pytest.mark.timeout(1200),  # the first time, Helm is built
+]
 
 BASE: dict[str, Any] = {
     "image": {"repository": "registry.example.com/tierproxy"},
@@ -130,14 +133,6 @@ def made(changes: dict[str, Any]) -> dict[str, Any]:
             at = at.setdefault(part, {})
         at[last] = value
     return values
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _tools() -> None:
-    try:
-        helm_program()
-    except golang.NoGo as no:
-        pytest.skip(f"Helm is built by Go: {no}")
 
 
 @pytest.fixture(scope="session")
@@ -328,13 +323,9 @@ def test_alerts_and_dashboard_are_those_of_the_chart(tmp_path: Path) -> None:
     assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
 
 
-def test_the_example_puts_tierproxy_beside_a_consumer(tmp_path: Path, schemas: Path, secrets: Path) -> None:
-    chart = tmp_path / "examples" / EXAMPLE.name
-    copytree(CHART, tmp_path / "tierproxy")
-    copytree(EXAMPLE, chart, ignore=ignore_patterns("charts"))
-    helm("dependency", "update", chart)
-    assert "0 chart(s) failed" in helm("lint", "--strict", chart, "--kube-version", kubernetes.NEWEST)
-    manifests = render({}, chart)
+def test_the_example_puts_tierproxy_beside_a_consumer(example: Path, schemas: Path, secrets: Path) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", example, "--kube-version", kubernetes.NEWEST)
+    manifests = render({}, example)
     assert kubernetes.faults(manifests, kubernetes.NEWEST, schemas) == []
     assert [each["kind"] for each in manifests] == ["ConfigMap", "Deployment"]
     listen = configurations(manifests, secrets)["sidecar"].listen
