@@ -1,14 +1,12 @@
 """What a chart renders, run without Kubernetes: pods as processes, and a Service as a balancer of connections.
 
 A pod has an address of its own on loopback, so nothing in it has to give way: ports are those of the chart. Its files
-lie below a directory, and paths in its configuration lead there. The image is this checkout, as its ENTRYPOINT runs it.
+lie below a directory, and paths in its configuration lead there.
 """
 
 import asyncio
 import http.client
-import os
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,8 +17,8 @@ from typing import Any, Self
 
 import yaml
 
-from tests.kit import PROJECT
 from tests.kit.chart import Manifest, of_kind
+from tests.kit.image import Image
 from tests.kit.processes import Process, wait_for
 
 Secrets = Mapping[str, Mapping[str, str]]
@@ -36,7 +34,12 @@ class Pod:
     """The container `tierproxy` of a pod template, with the ConfigMaps that came with it."""
 
     def __init__(
-        self, template: Mapping[str, Any], manifests: Sequence[Manifest], secrets: Secrets, directory: Path
+        self,
+        template: Mapping[str, Any],
+        manifests: Sequence[Manifest],
+        secrets: Secrets,
+        image: Image,
+        directory: Path,
     ) -> None:
         spec = template["spec"]
         containers = [*spec.get("initContainers", []), *spec["containers"]]
@@ -58,7 +61,8 @@ class Pod:
             elif "secret" in volume:
                 for name, text in secrets[volume["secret"]["secretName"]].items():
                     (at / name).write_text(text)
-        self._environment = os.environ | {"TMPDIR": str(self._here("/tmp"))}
+        self._image = image
+        self._environment = image.environment | {"TMPDIR": str(self._here("/tmp"))}
         for each in self._container["env"]:
             if "valueFrom" in each:
                 reference = each["valueFrom"]["secretKeyRef"]
@@ -68,8 +72,10 @@ class Pod:
         self.process: Process | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "tierproxy", *self._container["args"]]
-        self.process = Process(self.address, command, log=self._root / "log", env=self._environment, cwd=PROJECT)
+        command = [*self._image.entrypoint, *self._container["args"]]
+        self.process = Process(
+            self.address, command, log=self._root / "log", env=self._environment, cwd=self._image.root
+        )
 
     def wait_ready(self) -> None:
         assert self.process is not None
@@ -105,15 +111,7 @@ class Pod:
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """`kubectl exec`: the command `tierproxy` in there."""
-        return subprocess.run(
-            [sys.executable, "-m", "tierproxy", *arguments],
-            cwd=PROJECT,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        return self._image.run(*arguments, **self._environment)
 
     def _probe(self, which: str) -> int:
         """Its status; 0 if nobody answers."""

@@ -1,12 +1,16 @@
-"""Helm is built by Go. Without Go, or where Go can't bring it, what asks for it is skipped and says so. So is what asks
-for the image where pip can't reach its index."""
+"""Helm is built by Go. Without Go, or where Go can't bring it, what asks for it is skipped and says so.
 
+Where pip can't reach its index, there is nothing to look at in the image, and the checkout is run in its place.
+"""
+
+import os
+import sys
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 
 import pytest
 
-from tests.kit import golang
+from tests.kit import PROJECT, golang
 from tests.kit.chart import CHART, EXAMPLE, helm, helm_program
 from tests.kit.image import CantBuild, Image, build, checkout
 
@@ -31,11 +35,27 @@ def example(helm_is_here: None, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """What the Containerfile makes of a clean copy of the files that git tracks."""
+def image(built: Image | str) -> Image:
+    """What is run."""
+    if isinstance(built, Image):
+        return built
+    return Image(PROJECT, [sys.executable, "-m", "tierproxy"], dict(os.environ))
+
+
+@pytest.fixture(scope="session")
+def whole_image(built: Image | str) -> Image:
+    """The same, for those who look into it."""
+    if isinstance(built, str):
+        pytest.skip(built)
+    return built
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Image | str:
+    """What the Containerfile makes of a clean copy of the files that git tracks, or why it can't be made."""
     try:
         return build(checkout(tmp_path_factory.mktemp("checkout")), tmp_path_factory.mktemp("image"))
     except CantBuild as error:
         if "No matching distribution" in str(error) or "Connection" in str(error):
-            pytest.skip(f"pip can't reach its index: {str(error).splitlines()[-1]}")
+            return f"pip can't reach its index: {str(error).splitlines()[-1]}"
         raise

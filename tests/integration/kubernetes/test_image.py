@@ -6,12 +6,11 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
 import yaml
 
 from tests.kit import PROJECT
 from tests.kit.chart import VALUES
-from tests.kit.image import Image, checkout, command, stages
+from tests.kit.image import Image, command, stages
 from tests.kit.processes import Process, free_ports
 
 CONFIG = """
@@ -50,9 +49,9 @@ def test_what_is_copied_is_let_in_and_nothing_else_is() -> None:
     assert let_in == set(copied)
 
 
-def test_every_file_of_the_packages_is_in_it(image: Image) -> None:
+def test_every_file_of_the_packages_is_in_it(whole_image: Image) -> None:
     """Also those that are no modules."""
-    (packages,) = image.root.glob("opt/tierproxy/lib/python*/site-packages")
+    (packages,) = whole_image.root.glob("opt/tierproxy/lib/python*/site-packages")
     listed = subprocess.run(
         ["git", "ls-files", "protocol", "tierproxy"], cwd=PROJECT, capture_output=True, text=True, check=True
     )
@@ -62,9 +61,10 @@ def test_every_file_of_the_packages_is_in_it(image: Image) -> None:
     assert not (packages / "tests").exists()
 
 
-def test_the_versions_are_those_that_are_tested(image: Image) -> None:
+def test_the_versions_are_those_that_are_tested(whole_image: Image) -> None:
+    python = whole_image.root / "opt/tierproxy/bin/python"
     shown = subprocess.run(
-        [image.root / "opt/tierproxy/bin/python", "-m", "pip", "list", "--format=json", "--disable-pip-version-check"],
+        [python, "-m", "pip", "list", "--format=json", "--disable-pip-version-check"],
         capture_output=True,
         text=True,
         check=True,
@@ -77,14 +77,14 @@ def test_the_versions_are_those_that_are_tested(image: Image) -> None:
     assert "pytest" not in installed
 
 
-def test_the_entry_command_serves_until_it_is_told_to_stop(image: Image, tmp_path: Path) -> None:
+def test_the_entry_command_serves_until_it_is_told_to_stop(whole_image: Image, tmp_path: Path) -> None:
     program, *arguments = command()
-    assert Path(image.entrypoint[0]).name == program
+    assert Path(whole_image.entrypoint[0]).name == program
     first = free_ports(3)
     (tmp_path / "tierproxy.yaml").write_text(CONFIG.format(admin=first, kafka=first + 1))
     arguments = [each.replace("/etc/tierproxy", str(tmp_path)) for each in arguments]
     process = Process(
-        "image", [*image.entrypoint, *arguments], log=tmp_path / "log", env=image.environment, cwd=tmp_path
+        "image", [*whole_image.entrypoint, *arguments], log=tmp_path / "log", env=whole_image.environment, cwd=tmp_path
     )
 
     def status(path: str) -> int:
@@ -102,4 +102,4 @@ def test_the_entry_command_serves_until_it_is_told_to_stop(image: Image, tmp_pat
         assert status("/ready") == 503, "there is no broker"
     finally:
         assert process.stop() == 0
-    assert image.run("--version").stdout.startswith("tierproxy")
+    assert whole_image.run("--version").stdout.startswith("tierproxy")

@@ -1,8 +1,9 @@
 """A rolling restart of what the chart describes, under load, with nothing seen by clients but reconnects.
 
-Pods are processes (tests/kit/pods.py), their commands, files, probes and hooks those that Helm renders. Two gateways,
-two archivers and a sidecar, as in the example chart, run against a real Kafka and an S3 server. Each is replaced as
-Kubernetes does it: a new pod is ready first, and the old one is in its Service until its preStop hook is over.
+Pods are processes (tests/kit/pods.py) of what the Containerfile makes; commands, files, probes and hooks are those that
+Helm renders. Two gateways, two archivers and a sidecar, as in the example chart, run against a real Kafka and an S3
+server. Each is replaced as Kubernetes does it: a new pod is ready first, and the old one is in its Service until its
+preStop hook is over.
 """
 
 import sys
@@ -26,6 +27,7 @@ from tests.kit import admin
 from tests.kit.chart import CHART, Manifest, of_kind, render
 from tests.kit.clients import from_librdkafka
 from tests.kit.console import read_as_group
+from tests.kit.image import Image
 from tests.kit.kafka import Cluster
 from tests.kit.pods import PATIENCE, Pod, Service
 from tests.kit.processes import free_ports, wait_for
@@ -125,7 +127,7 @@ def values(kafka: Cluster, archive: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def stage(kafka: Cluster, s3: S3Server, example: Path, tmp_path: Path) -> Iterator[Stage]:
+def stage(kafka: Cluster, s3: S3Server, example: Path, image: Image, tmp_path: Path) -> Iterator[Stage]:
     s3.make_bucket("rollout")
     archive = s3.archive("rollout") | {"access_key": "${S3_KEY}"}
     archive["secret_key_file"] = "/run/secrets/tierproxy/s3/secret-key"
@@ -146,7 +148,7 @@ def stage(kafka: Cluster, s3: S3Server, example: Path, tmp_path: Path) -> Iterat
 
     def deployment(manifests: Sequence[Manifest], name: str, before: Service | None = None) -> Deployment:
         template = of_kind(list(manifests), "Deployment")[name]["spec"]["template"]
-        return Deployment(lambda: Pod(template, manifests, SECRETS, tmp_path), before)
+        return Deployment(lambda: Pod(template, manifests, SECRETS, image, tmp_path), before)
 
     with ExitStack() as started:
         made = Stage(
