@@ -15,7 +15,7 @@ import yaml
 
 from tests.kit import kubernetes
 from tests.kit.certificates import Authority
-from tests.kit.chart import CHART, Manifest, Refused, helm, of_kind, render
+from tests.kit.chart import CHART, README, Manifest, Refused, helm, of_kind, render
 from tierproxy.config import Config, parse_config
 
 pytestmark = [
@@ -144,8 +144,9 @@ def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is at SECRETS in a pod."""
     folder = tmp_path_factory.mktemp("secrets")
-    for name in ("listen-tls", "s3"):
+    for name in ("listen-tls", "s3", "kafka"):
         (folder / name).mkdir()
+    (folder / "kafka" / "password").write_text("secret")
     for name in ("access-key", "secret-key"):
         (folder / "s3" / name).write_text("secret")
     certificate = Authority(tmp_path_factory.mktemp("authority")).issue("kafka.example.com")
@@ -296,6 +297,19 @@ def test_secrets_are_references() -> None:
         } in spec["containers"][0]["env"]
         assert {"name": "secret-s3", "secret": {"secretName": "archive-keys", "defaultMode": 0o440}} in spec["volumes"]
     assert not of_kind(manifests, "Secret")
+
+
+def test_the_values_in_the_readme_work(schemas: Path, secrets: Path) -> None:
+    blocks = README.read_text().split("```yaml\n")[1:]
+    smallest, of_secrets = (yaml.safe_load(block.partition("```")[0]) for block in blocks[:2])
+    manifests = render(smallest)
+    assert kubernetes.faults(manifests, kubernetes.NEWEST, schemas) == []
+    assert configurations(manifests, secrets).keys() == {"gateway", "archiver"}
+    both = {**smallest, **of_secrets, "config": {**smallest["config"]}}
+    both["config"]["cluster"] = smallest["config"]["cluster"] | of_secrets["config"]["cluster"]
+    account = configurations(render(both), secrets)["archiver"].cluster.security.sasl
+    assert account is not None
+    assert account.password_file == secrets / "kafka" / "password"
 
 
 def test_alerts_and_dashboard_are_those_of_the_chart(tmp_path: Path) -> None:
