@@ -40,6 +40,9 @@ def check_command(words: list[str]) -> None:
         assert set(asked) <= targets(), " ".join(words)
     else:
         assert name in OTHERS | KAFKA_SCRIPTS, f"nobody checks what {name} does"
+        if name in ("helm", "podman"):
+            ours = [word for word in words if word.startswith("helm/") or word == "Containerfile"]
+            assert all((PROJECT / word).exists() for word in ours), " ".join(words)
 
 
 def configuration(block: Block) -> None:
@@ -138,6 +141,8 @@ def test_what_stands_between_backticks_is_right(document: Path) -> None:
             assert complaints(configured) == [], text
         elif is_path(text):
             assert exists(text), f"there is no key {text}"
+        elif re.fullmatch(r"(docs|protocol|tests|tierproxy)/[\w./-]+", text):
+            assert (PROJECT / text).exists(), text
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
