@@ -1,6 +1,6 @@
 # Needs git, Python >= 3.11 and make; everything else is fetched into this folder (.venv, .cache) on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo walk test test-unit test-pages clients lint format types imports check reference hooks \
+.PHONY: help setup demo walk test test-unit test-pages clients lint format types imports check reference chart hooks \
     differential simulate soak fuzz bench bench-compare scale clean distclean
 
 VENV := .venv
@@ -76,10 +76,14 @@ hooks: $(READY) ## have git look before each commit: lint, types, imports and th
 # The pages of docs/ that are made of the program and its tests; unit tests fail while they are other than they would be.
 reference: $(READY) ## the pages in docs/ that are made: every key, every command, what was tried
 	@$(PY) -m tests.documents.reference
+	@$(PY) -m tests.documents.metrics
 	@$(PY) -m tests.clients.compatibility
 
 walk: $(READY) ## README's quick start, command by command, with a Kafka and an S3 server of its own
 	@$(PY) -m tests.walk
+
+chart: $(READY) ## the Helm chart's parts that follow from others, made anew: schema and table of values
+	@$(PY) -m tests.kit.chart
 
 demo: $(READY) ## the whole story on a real Kafka (INPUT=file.jsonl KEY=field: your own records; KEEP=1: leave it up)
 	@$(PY) -m tests.demo

@@ -108,7 +108,7 @@ def _kind(schema: Mapping[str, Any]) -> str:
         return "`zstd-1` … `zstd-19`"
     by_pattern = {SIZE_PATTERN: "size", DURATION_PATTERN: "duration", RATE_PATTERN: "rate"}
     by_format = {"path": "path", "password": "secret"}
-    by_type = {"boolean": "`true`, `false`", "string": "text"}
+    by_type = {"boolean": "`true`, `false`", "string": "text", "number": "number"}
     word = by_pattern.get(pattern) or by_format.get(schema.get("format", "")) or by_type[schema["type"]]
     examples = schema.get("examples", []) if word == "text" else []
     return word + "".join(f", such as `{each}`" for each in examples)

@@ -5,9 +5,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from tierproxy.config import Config, parse_config, warnings
+from tierproxy.config import Config, TopicPolicy, parse_config, warnings
 from tierproxy.config.load import sections_in
-from tierproxy.config.model import TopicPolicy
 from tierproxy.errors import ConfigError
 
 LEAST = {

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo, WithJsonSchema
 
+from tierproxy.config.patterns import topic_pattern
 from tierproxy.config.units import (
     DURATION_PATTERN,
     SIZE_PATTERN,
@@ -110,18 +111,6 @@ def _bootstrap(value: object) -> object:
     return value
 
 
-TOPIC_PATTERN = re.compile(r"[A-Za-z0-9._*?-]{1,249}")
-
-
-def _topic_pattern(value: str) -> str:
-    if not TOPIC_PATTERN.fullmatch(value):
-        raise ValueError(
-            f"{value!r} can match no topic: names are made of letters, digits, '.', '_' and '-' "
-            "(at most 249); '*' stands for any number of characters and '?' for one"
-        )
-    return value
-
-
 def _client_pattern(value: object) -> object:
     if not isinstance(value, str) or not 1 <= len(value) <= 1024:
         raise ValueError(
@@ -139,8 +128,16 @@ def _compression(value: object) -> object:
     match = re.fullmatch(r"zstd(?:-([0-9]{1,2}))?", text)
     level = int(match.group(1) or 3) if match else 0
     if not 1 <= level <= 19:
-        raise ValueError(f"{text!r} is not one of zstd-1 … zstd-19")
+        raise ValueError(
+            f"{text!r} is not one of zstd-1 … zstd-19: what is archived is zstd, whatever producers use inside it"
+        )
     return level
+
+
+def _storage_class(value: str) -> str:
+    if value.upper() in ("GLACIER", "DEEP_ARCHIVE"):
+        raise ValueError(f"{value}: its objects can't be read at once, so consumers would wait for hours")
+    return value
 
 
 def _archive_name(value: object) -> object:
@@ -265,7 +262,7 @@ Broker = Annotated[
     HostPort, BeforeValidator(_host_port), WithJsonSchema({"type": "string", "examples": ["kafka-0:9092"]})
 ]
 Brokers = Annotated[tuple[Broker, ...], BeforeValidator(_bootstrap)]
-TopicPattern = Annotated[str, AfterValidator(_topic_pattern)]
+TopicPattern = Annotated[str, AfterValidator(topic_pattern)]
 ClientPattern = Annotated[str, BeforeValidator(_client_pattern)]
 ZstdLevel = Annotated[
     int,
@@ -284,5 +281,6 @@ Workers = Annotated[
     BeforeValidator(_workers),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": MOST_WORKERS}, {"const": "auto"}]}),
 ]
+StorageClass = Annotated[str, AfterValidator(_storage_class)]
 ClusterName = Annotated[str, AfterValidator(_cluster_name)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]

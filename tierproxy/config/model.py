@@ -7,16 +7,13 @@ told when some other key is broken.
 """
 
 import re
-from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from tierproxy.config.fields import (
-    ArchiveName,
     Brokers,
     ByteRate,
     ClientPattern,
@@ -28,27 +25,18 @@ from tierproxy.config.fields import (
     Port,
     Secret,
     SizeBytes,
-    TopicPattern,
+    StorageClass,
     Workers,
-    ZstdLevel,
     count_within,
     duration_within,
     size_within,
 )
+from tierproxy.config.patterns import glob
+from tierproxy.config.policies import PolicyDefaults, TopicPolicy
+from tierproxy.config.prices import PricesConfig, StorePrices
+from tierproxy.config.section import Section
 from tierproxy.rates import part_of
 from tierproxy.sasl import MechanismName
-
-
-class Section(BaseModel):
-    """A mapping in the file: immutable, and a key that it doesn't know is a fault."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        validate_by_name=True,
-        validate_by_alias=True,
-        use_attribute_docstrings=True,
-    )
 
 
 class SaslConfig(Section):
@@ -146,17 +134,49 @@ class ListenConfig(Section):
     """Without it, clients connect in plaintext."""
     sni: SniConfig | None = None
     """One port for all brokers, told apart by server names; needs `tls`."""
+    enabled: bool = True
+    """False: this process archives but serves no clients."""
+    drain_delay_ms: Annotated[DurationMs, Field(alias="drain_delay"), duration_within(0, 3_600_000)] = 0
+    """When the process is asked to stop: how long it says so at /ready and serves all the same, new clients too."""
     drain_ms: Annotated[DurationMs, Field(alias="drain"), duration_within(0, 3_600_000)] = 5_000
-    """How long open requests may finish when the process is asked to stop."""
+    """How long open requests may finish after that."""
+
+
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 class AdminConfig(Section):
-    """The port for /metrics, /live and /ready. It has no authentication: keep it private."""
+    """The port for /metrics, /live, /ready and the dashboard. With a login, only /live and /ready answer anybody."""
 
     host: Host = "127.0.0.1"
     """The address of this machine to listen at; other machines reach it only if this is not loopback."""
     port: Port = 9180
     """One that no broker is served at."""
+    dashboard: bool | None = None
+    """None: where this port is the machine's own (127.0.0.1) or asks for a login."""
+    username: str | None = None
+    """Who may look (HTTP's basic authentication); with a password."""
+    password: Secret | None = None
+    """Belongs to `username`; better from `${ENV}` than written here."""
+    password_file: Path | None = None
+    """Files are read again for every request, so what they hold may be replaced."""
+    token: Secret | None = None
+    """Another way in, for programs: `Authorization: Bearer <token>`."""
+    token_file: Path | None = None
+    """A file with nothing but the token, instead of it."""
+
+    @property
+    def asks_for_login(self) -> bool:
+        return any((self.password, self.password_file, self.token, self.token_file))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        return self.host in LOCAL_HOSTS
+
+    @property
+    def shows_dashboard(self) -> bool:
+        return self.is_local or self.asks_for_login if self.dashboard is None else self.dashboard
 
 
 def _archive_url(value: str) -> str:
@@ -189,12 +209,6 @@ def _endpoint(value: str) -> str:
     return value
 
 
-def _storage_class(value: str) -> str:
-    if value.upper() in ("GLACIER", "DEEP_ARCHIVE"):
-        raise ValueError(f"{value}: its objects can't be read at once, so consumers would wait for hours")
-    return value
-
-
 class ArchiveConfig(Section):
     """One bucket or directory. Without keys, `s3` uses the machine's own AWS credentials."""
 
@@ -216,14 +230,16 @@ class ArchiveConfig(Section):
     """Of temporary keys."""
     session_token_file: Path | None = None
     """A file with nothing but the session token, instead of it."""
-    storage_class: Annotated[str, AfterValidator(_storage_class)] | None = None
+    storage_class: StorageClass | None = None
     """Of segments, where the topic's policy names none; None = the bucket's default. Not one that must be thawed."""
+    prices: StorePrices = StorePrices()
+    """What is other here than `prices` says."""
 
 
 SECRET_KEYS = ("access_key", "secret_key", "session_token")
 """Keys of an archive that may also be given as `<key>_file`."""
 SASL_SECRET_KEYS = ("password", "token")
-"""Keys of the service account that may also be given as `<key>_file`."""
+"""Keys of the service account, and of the admin port, that may also be given as `<key>_file`."""
 S3_KEYS = ("region", "endpoint_url", "storage_class", *SECRET_KEYS, *(f"{key}_file" for key in SECRET_KEYS))
 """Keys of an archive that mean nothing for a directory."""
 
@@ -252,60 +268,6 @@ class CacheConfig(Section):
     """Of all workers together."""
     disk: DiskCacheConfig | None = None
     """More of them in files."""
-
-
-class Keep(Section):
-    """How much stays in a place; whichever limit is reached first. None = no limit."""
-
-    time_ms: Annotated[DurationMs | None, Field(alias="time")] = None
-    """Counted from a segment's newest record, or from when it was archived if that was earlier."""
-    bytes: SizeBytes | None = None
-    """Bytes of log per partition, before compression."""
-
-
-class SegmentPolicy(Section):
-    """When a segment is closed and stored; whichever is reached first."""
-
-    bytes: Annotated[SizeBytes, size_within(1024, 5 * 2**30)] = 128 * 2**20
-    """Plain bytes of log, before compression."""
-    age_ms: Annotated[DurationMs, Field(alias="age"), duration_within(10, 7 * 86_400_000)] = 600_000
-    """Counted from the first batch in it: how far the archive may be behind a quiet topic."""
-
-
-def _forever(value: object) -> object:
-    if value == "forever":
-        return Keep()
-    if not isinstance(value, Keep | Mapping) or not value:
-        raise ValueError("must be forever, or limits as in {time: 365d, bytes: 1TiB}")
-    return value
-
-
-class TopicPolicy(Section):
-    """What happens to the topics that `match` names. The first policy that matches a topic is the one."""
-
-    match: TopicPattern
-    """A topic, or a pattern with `*` and `?`. Internal topics are matched by their exact name only."""
-    archive: ArchiveName
-    """The name of an archive; None (written `none`) = just proxied."""
-    keep_on_broker: Keep = Keep()
-    """What stays on the brokers once it is archived, by whole segments; nothing given = everything."""
-    storage_class: Annotated[str, AfterValidator(_storage_class)] | None = None
-    """Of this policy's segments, instead of the archive's; S3 only."""
-    keep_in_archive: Annotated[Keep, BeforeValidator(_forever, json_schema_input_type=Literal["forever"] | Keep)] = (
-        Keep()
-    )
-    """What older segments expire by, once the brokers have let them go; no limit is written `forever`."""
-    segment: SegmentPolicy = SegmentPolicy()
-    """When records are stored."""
-    compression: ZstdLevel = 3
-    """A zstd level, written `zstd-3`."""
-    trim: Literal["delete-records", "never"] = "delete-records"
-    """`never`: the brokers' own retention deletes, tierproxy only copies."""
-    on_gap: Literal["skip", "halt"] = "skip"
-    """What a reader meets where data was lost before it was archived: the next record, or a retriable
-    error until an operator accepts the hole."""
-    cold_read_rate: ByteRate = None
-    """Most archived bytes of these topics that all clients together are sent in a second; None (`none`) = no limit."""
 
 
 class GarbageConfig(Section):
@@ -371,9 +333,9 @@ class ColdClientLimit(Section):
     """True: all of them together. False: each client id, or each user, or each pair of them, for itself."""
 
     def matches(self, client_id: str, user: str | None) -> bool:
-        if self.client_id is not None and not pattern(self.client_id).fullmatch(client_id):
+        if self.client_id is not None and not glob(self.client_id).fullmatch(client_id):
             return False
-        return self.user is None or (user is not None and pattern(self.user).fullmatch(user) is not None)
+        return self.user is None or (user is not None and glob(self.user).fullmatch(user) is not None)
 
 
 class LimitsConfig(Section):
@@ -425,11 +387,13 @@ class Config(Section):
     listen: ListenConfig
     """Where clients connect."""
     admin: AdminConfig | None = None
-    """Metrics and health; None = no such port."""
-    archives: dict[str, ArchiveConfig] = {}
-    """Buckets and directories, by names of your choice."""
+    """The port for operators; None = there is none."""
+    archives: dict[str, ArchiveConfig] = Field(default_factory=dict)
+    """Where archived topics go, by names of your choice."""
     cache: CacheConfig = CacheConfig()
-    """Pieces of archives that were read lately."""
+    """What was read from archives lately."""
+    defaults: PolicyDefaults = PolicyDefaults()
+    """What policies under topics inherit, each key that they don't write themselves."""
     topics: tuple[TopicPolicy, ...] = ()
     """Policies. The first that matches a topic is the one; what none matches is just proxied."""
     archiver: ArchiverConfig = ArchiverConfig()
@@ -441,6 +405,15 @@ class Config(Section):
     or container gives us cores. `cache` and `limits` are for all of them together."""
     log: LogConfig = LogConfig()
     """What is written to standard error."""
+    prices: PricesConfig = PricesConfig()
+    """What storing costs, for `tierproxy plan` and the dashboard."""
+
+    @field_validator("topics", mode="after")
+    @classmethod
+    def _inherit(cls, topics: tuple[TopicPolicy, ...], others: ValidationInfo) -> tuple[TopicPolicy, ...]:
+        """Policies are complete from here on; nobody else needs to know of `defaults`."""
+        defaults = others.data.get("defaults")
+        return topics if defaults is None else tuple(policy.inheriting(defaults) for policy in topics)
 
     @property
     def archiver_group(self) -> str | None:
@@ -461,14 +434,4 @@ class Config(Section):
 
     def policy_for(self, topic: str, internal: bool) -> TopicPolicy | None:
         """The first policy that matches; `internal` is what the broker's Metadata says of the topic."""
-        for policy in self.topics:
-            if policy.match == topic or (not internal and pattern(policy.match).fullmatch(topic)):
-                return policy
-        return None
-
-
-@lru_cache(maxsize=1024)
-def pattern(match: str) -> re.Pattern[str]:
-    """The regular expression that a policy's `match`, or a pattern of clients, stands for; use its `fullmatch`."""
-    words = {"*": ".*", "?": "."}
-    return re.compile("".join(words.get(letter) or re.escape(letter) for letter in match), re.DOTALL)
+        return next((policy for policy in self.topics if policy.takes(topic, internal)), None)

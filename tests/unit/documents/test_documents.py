@@ -42,6 +42,9 @@ def check_command(words: list[str]) -> None:
         assert set(asked) <= targets(), " ".join(words)
     else:
         assert name in OTHERS | KAFKA_SCRIPTS, f"nobody checks what {name} does"
+        if name in ("helm", "podman"):
+            ours = [word for word in words if word.startswith("helm/") or word == "Containerfile"]
+            assert all((PROJECT / word).exists() for word in ours), " ".join(words)
 
 
 def configuration(block: Block) -> None:

@@ -39,6 +39,7 @@ def test_every_default_in_the_schema_is_read_back_as_itself() -> None:
     plain = parse_config(yaml.safe_dump(data))
     data |= {"cache": filled("CacheConfig"), "archiver": filled("ArchiverConfig")}
     data |= {"limits": filled("LimitsConfig"), "log": filled("LogConfig")}
+    data |= {"prices": filled("PricesConfig")}
     data["topics"] = [{"match": "a", "archive": "m", **filled("TopicPolicy"), "segment": filled("SegmentPolicy")}]
     assert parse_config(yaml.safe_dump(data)) == plain
 
@@ -62,3 +63,10 @@ def test_examples_match_their_patterns() -> None:
         return sum(map(look, node.values()))
 
     assert look(json_schema()) > 20
+
+
+def test_a_rate_is_of_the_schemas_pattern_as_it_is_written() -> None:
+    pattern = json_schema()["$defs"]["TopicPolicy"]["properties"]["cold_read_rate"]["pattern"]
+    assert [bool(re.search(pattern, text)) for text in ("50MiB/s", "50MiB", "none", "50", "50MiB/h", "nonesense")] == [
+        *(True, True, True, False, False, False)
+    ]
