@@ -320,8 +320,8 @@ class Chunks:
         self._stored.put(key, first, chunks, data)
 
     def _make_room(self) -> None:
-        """Also for what is on its way, as long as there is enough left of what has come."""
-        self._stored.fit(max(self._memory * 5 // 8, self.stored_capacity - self._coming))
+        """Also for what is on its way, but for three eighths that what has come may keep."""
+        self._stored.fit(max(self._memory * 3 // 8, self.stored_capacity - self._coming))
 
     async def _read(self, segment: Located, start: int, end: int) -> Buffer:
         async with self._budget.lend(end - start):
