@@ -113,6 +113,8 @@ def _missing(versions: Versions) -> Iterator[str]:
 
 def _port(config: Config, node: int, subject: str, address: tuple[str, int]) -> Iterator[Finding]:
     listen, admin = config.listen, config.admin
+    if not listen.enabled:
+        return
     port = listen.port + 1 + node if listen.sni is None else listen.port
     host = listen.advertised_host if listen.sni is None else listen.sni.broker.replace("{node}", str(node))
     if port > 65535:

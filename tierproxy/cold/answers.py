@@ -35,7 +35,7 @@ from tierproxy.routing import fetch as fetch_routing
 from tierproxy.routing.fetch import ColdAnswer, Facts, Refused, Verdict, judge
 from tierproxy.routing.holds import FetchHold
 from tierproxy.tasks import Tasks
-from tierproxy.telemetry import COLD_FETCHES, HOLES_MET, OncePerChange
+from tierproxy.telemetry import COLD_FETCH_SECONDS, COLD_FETCHES, HOLES_MET, OncePerChange, Seldom
 
 log = logging.getLogger("tierproxy.cold")
 
@@ -72,6 +72,15 @@ def _weight(question: Refused) -> int:
     return min(max(CHUNK, question.max_bytes), MOST_IN_ANSWER)
 
 
+def _outcome(answers: list[ColdAnswer]) -> str:
+    """What came of a fetch, for its metric."""
+    if any(isinstance(answer, ReadyRecords) for answer in answers):
+        return "records"
+    if ErrorCode.KAFKA_STORAGE_ERROR in answers:
+        return "error"
+    return "empty" if ErrorCode.NONE in answers else "out_of_range"
+
+
 class ColdAnswers:
     """Finishes held answers; `fetch` and `offsets` return the payload to send."""
 
@@ -94,6 +103,7 @@ class ColdAnswers:
         self._libraries = libraries
         self._tasks = tasks
         self._trouble = OncePerChange(log)
+        self._crossings = Seldom(log, lambda: asyncio.get_running_loop().time())
 
     # -- fetches ----------------------------------------------------------------------------------------------------
 
@@ -117,6 +127,7 @@ class ColdAnswers:
 
     async def _fetch(self, hold: FetchHold, room: Allowance, claim: Claim) -> list[Buffer]:
         loop = asyncio.get_running_loop()
+        began = loop.time()
         until = hold.asked_at + hold.request.max_wait_ms / 1000
         enough_hot = fetch_routing.enough_hot(hold.response, hold.request)
         # Backwards: whose records were read when it was the first has the next turn, and finds them in memory.
@@ -138,6 +149,7 @@ class ColdAnswers:
         self._throttle.tell(hold, claim)
         room.keep(sum(each.held for each in answers if isinstance(each, ReadyRecords)))
         COLD_FETCHES.inc()
+        COLD_FETCH_SECONDS.labels(_outcome(answers)).observe(loop.time() - began)
         return encode_fetch_response(hold.response)
 
     def _answers_in_memory(
@@ -325,6 +337,10 @@ class ColdAnswers:
             log_start, high_watermark = await self._scout.broker_now(tier)
             facts = replace(facts, log_start=log_start, high_watermark=high_watermark, broker_fresh=True)
             verdict = judge(facts, offset, epoch)
+        if verdict is Verdict.UNKNOWN and (coming := await self._scout.manifest_coming(tier)) is not None:
+            # The client's own request has set out for it: too early for a no, but good enough for a yes.
+            facts = replace(facts, manifest=coming, manifest_known=True)
+            verdict = judge(facts, offset, epoch)
         if verdict is Verdict.UNKNOWN:
             manifest = await self._scout.manifest_now(tier)
             facts = replace(facts, manifest=manifest, manifest_known=True, manifest_fresh=True)
@@ -376,8 +392,10 @@ class ColdAnswers:
         if tier.on_gap == "halt" and gap.accepted_ms < 0:
             return True
         HOLES_MET.inc()
-        log.warning(
-            "a consumer was led across the hole %d to %d of %s (%s)", gap.start, gap.end - 1, tier.pid, gap.cause
+        self._crossings.say(
+            str(tier.pid),
+            f"a consumer was led across the hole {gap.start} to {gap.end - 1} of {tier.pid} ({gap.cause})",
+            logging.WARNING,
         )
         return False
 

@@ -26,6 +26,7 @@ from tierproxy.config.model import (
     SniConfig,
 )
 from tierproxy.config.policies import Keep, PolicyDefaults, SegmentPolicy, TopicPolicy
+from tierproxy.config.prices import PricesConfig, StorePrices
 from tierproxy.config.rules import warnings
 from tierproxy.config.schema import json_schema
 
@@ -47,10 +48,12 @@ __all__ = [
     "ListenTlsConfig",
     "LogConfig",
     "PolicyDefaults",
+    "PricesConfig",
     "SaslConfig",
     "SecurityConfig",
     "SegmentPolicy",
     "SniConfig",
+    "StorePrices",
     "TopicPolicy",
     "json_schema",
     "load_config",

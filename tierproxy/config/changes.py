@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import SecretStr, WithJsonSchema
 from pydantic.fields import FieldInfo
 
+from tierproxy.config.fields import RATE_PATTERN
 from tierproxy.config.model import Config
 from tierproxy.config.policies import Keep, TopicPolicy
 from tierproxy.config.section import Section
@@ -148,10 +149,10 @@ def _with_unit(info: FieldInfo, value: int) -> str:
     if pattern == DURATION_PATTERN:
         text = format_duration(value)
         return text if parse_duration_ms(text) == value else f"{value}ms"
-    if SIZE_PATTERN in pattern:
+    if pattern in (SIZE_PATTERN, RATE_PATTERN):
         text = format_size(value).replace(" ", "")
         text = text if parse_size(text) == value else f"{value}B"
-        return f"{text}/s" if pattern.endswith("(/s)?$") else text
+        return f"{text}/s" if pattern == RATE_PATTERN else text
     return f"zstd-{value}" if pattern.startswith("^zstd") else str(value)
 
 

@@ -7,6 +7,7 @@ comes from a file must carry its unit, which validation knows by its context (`F
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo, WithJsonSchema
@@ -24,6 +25,7 @@ from tierproxy.config.units import (
 FROM_FILE: Final = "from a file"
 """The validation context in which numbers without units are refused."""
 MOST_WORKERS: Final = 256
+RATE_PATTERN: Final = f"^none$|{SIZE_PATTERN[:-1]}(/s)?$"
 
 
 class HostPort(NamedTuple):
@@ -195,25 +197,33 @@ def _workers(value: object) -> object:
 
 def size_within(low: int, high: int) -> AfterValidator:
     """Bounds in bytes, both allowed, told with their unit."""
-    return _within(low, high, format_size)
+    return AfterValidator(Within(low, high, format_size))
 
 
 def duration_within(low: int, high: int) -> AfterValidator:
     """Bounds in milliseconds, both allowed, told with their unit."""
-    return _within(low, high, format_duration)
+    return AfterValidator(Within(low, high, format_duration))
 
 
 def count_within(low: int, high: int) -> AfterValidator:
-    return _within(low, high, str)
+    return AfterValidator(Within(low, high, str))
 
 
-def _within(low: int, high: int, words: Callable[[int], str]) -> AfterValidator:
-    def check(value: int) -> int:
-        if not low <= value <= high:
-            raise ValueError(f"must be between {words(low)} and {words(high)}, not {words(value)}")
+@dataclass(frozen=True, slots=True)
+class Within:
+    """The check of a number's bounds, both allowed; `words` says them with their unit."""
+
+    low: int
+    high: int
+    words: Callable[[int], str]
+
+    def __call__(self, value: int) -> int:
+        if not self.low <= value <= self.high:
+            raise ValueError(f"must be between {self}, not {self.words(value)}")
         return value
 
-    return AfterValidator(check)
+    def __str__(self) -> str:
+        return f"{self.words(self.low)} and {self.words(self.high)}"
 
 
 def kind_of(value: object) -> str:
@@ -263,7 +273,7 @@ GroupName = Annotated[str | None, BeforeValidator(_group_name)]
 ByteRate = Annotated[
     int | None,
     BeforeValidator(_rate),
-    WithJsonSchema({"type": "string", "pattern": f"^none$|{SIZE_PATTERN}(/s)?$", "examples": ["50MiB/s", "none"]}),
+    WithJsonSchema({"type": "string", "pattern": RATE_PATTERN, "examples": ["50MiB/s", "none"]}),
 ]
 ArchiveName = Annotated[str | None, BeforeValidator(_archive_name)]
 Workers = Annotated[

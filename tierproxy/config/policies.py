@@ -66,6 +66,7 @@ class PolicyDefaults(Section):
     keep_in_archive: KeepOrForever = Keep()
     """What older segments expire by, once the brokers have let them go; no limit is written `forever`."""
     segment: SegmentPolicy = SegmentPolicy()
+    """When records are stored."""
     compression: ZstdLevel = 3
     """A zstd level, written `zstd-3`."""
     trim: Literal["delete-records", "never"] = "delete-records"

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from urllib.parse import unquote, urlsplit
 
 from tierproxy.addresses import ServerNames
-from tierproxy.config.model import S3_KEYS, SECRET_KEYS, Config
+from tierproxy.config.model import S3_KEYS, SASL_SECRET_KEYS, SECRET_KEYS, Config
 from tierproxy.config.patterns import covers
 from tierproxy.config.policy_rules import policy_problems, policy_warnings
 from tierproxy.config.raw import Problem, is_directory, mapping
@@ -27,6 +27,7 @@ def cross_check(data: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _security(mapping(mapping(data, "cluster"), "security"))
     yield from _listen(data)
     yield from _listen_tls(mapping(data, "listen"))
+    yield from _admin(mapping(data, "admin"))
     yield from _archives(mapping(data, "archives"))
     yield from _disk_cache(data)
     yield from policy_problems(data)
@@ -88,8 +89,11 @@ def _listen(data: Mapping[str, Any]) -> Iterator[Problem]:
     listen, admin = mapping(data, "listen"), mapping(data, "admin")
     if "sni" in listen and "advertised_host" in listen:
         yield ("listen", "advertised_host"), "has no effect with listen.sni: clients are told the names given there"
-    if isinstance(data.get("listen"), Mapping) and "sni" not in listen and "advertised_host" not in listen:
+    serves = listen.get("enabled") is not False
+    if isinstance(data.get("listen"), Mapping) and serves and "sni" not in listen and "advertised_host" not in listen:
         yield ("listen", "advertised_host"), "is required"
+    if not serves and mapping(data, "archiver").get("enabled") is False:
+        yield ("listen", "enabled"), "is false, and so is archiver.enabled: such a process does nothing"
     if listen.get("advertised_host") in _WILDCARD_HOSTS:
         yield (
             ("listen", "advertised_host"),
@@ -99,6 +103,18 @@ def _listen(data: Mapping[str, Any]) -> Iterator[Problem]:
         yield ("listen", "port"), "leaves no port for the brokers: broker n is at listen.port + 1 + n"
     if admin and admin.get("port", 9180) == listen.get("port", 9192):
         yield ("admin", "port"), "is the same port as listen.port"
+
+
+def _admin(admin: Mapping[str, Any]) -> Iterator[Problem]:
+    for key in SASL_SECRET_KEYS:
+        if key in admin and f"{key}_file" in admin:
+            yield ("admin", f"{key}_file"), f"say either {key} or {key}_file, not both"
+    has_password = "password" in admin or "password_file" in admin
+    if ("username" in admin) != has_password:
+        given, missing = ("a password", "username") if has_password else ("username", "password and no password_file")
+        yield ("admin",), f"has {given} but no {missing}: give both or neither"
+    if ":" in str(admin.get("username", "")):
+        yield ("admin", "username"), "must not hold ':', which ends a name in HTTP's basic authentication"
 
 
 def _archives(archives: Mapping[str, Any]) -> Iterator[Problem]:
@@ -166,6 +182,10 @@ def warnings(config: Config) -> list[Fault]:
     found += policy_warnings(config)
     found += _rate_warnings(config)
     found += _security_warnings(config)
+    admin = config.admin
+    if admin is not None and admin.dashboard and not (admin.is_local or admin.asks_for_login):
+        problem = f"is open to whoever reaches {admin.host}:{admin.port}: give a password or a token"
+        found.append((("admin", "dashboard"), problem))
     by_port = config.listen.sni is None
     if by_port and config.admin is not None and 0 < config.admin.port - config.listen.port <= 100:
         broker = config.admin.port - config.listen.port - 1

@@ -106,6 +106,11 @@ class Archiver:
         coordinator = Coordinator(self._cluster, name, protocol, session_ms, round(REBALANCE_TIMEOUT * 1000))
         return ArchiverGroup(coordinator, session_ms / 1000, self._clock, self._troubles, self._look.set)
 
+    @property
+    def states(self) -> dict[str, str]:
+        """What each partition's worker is at, by `topic-partition`: for people."""
+        return {str(worker.tp): worker.state.value for worker, _ in self._workers.values()}
+
     def change(self, before: Config) -> None:
         """The settings are others than `before` now."""
         now = self._clock.monotonic()

@@ -8,6 +8,8 @@
 | supervisor | `{"config": text}` | this configuration is in force now (`packed`: with its secrets, for nobody else) |
 | worker | `{"load": n, "taken": m}` | I have n connections, m of which came from you since the last such line |
 | worker | `{"part": name, "ok": bool, "reason": text}` | how a part of mine is (admin.py) |
+| supervisor | `{"tell": n}` | somebody looks at the dashboard: what are you at? |
+| worker | `{"told": {...}, "asked": n}` | that (insight/told.py) |
 | worker | `{"fault": text}` | I can't do my work, for a reason that a person must mend |
 
 The end of the channel is the end of the other side.

@@ -18,10 +18,13 @@ from tierproxy.app import Surroundings, archives_anything, follow_file
 from tierproxy.clock import Clock, SystemClock
 from tierproxy.config import Config
 from tierproxy.errors import TierproxyError
+from tierproxy.insight.site import site
+from tierproxy.insight.told import Told, told_here
 from tierproxy.listener import BACKLOG
 from tierproxy.ports import listen_at
 from tierproxy.tasks import Tasks
-from tierproxy.telemetry import set_level
+from tierproxy.telemetry import OncePerChange, set_level
+from tierproxy.workers.answers import Answers
 from tierproxy.workers.channel import Channel, Message, packed
 from tierproxy.workers.cores import usable_cores
 from tierproxy.workers.metrics import WorkerMetrics
@@ -40,7 +43,7 @@ def run(config: Config, surroundings: Surroundings = contextlib.nullcontext, fil
     Raises TierproxyError when it can't start at all.
     """
     workers = usable_cores() if config.workers == "auto" else config.workers
-    if workers == 1:
+    if workers == 1 or not config.listen.enabled:
         app.run(config, surroundings, file)
     else:
         asyncio.run(_supervise(config, surroundings, workers, file))
@@ -70,6 +73,8 @@ class Supervisor:
         self._crash: BaseException | None = None
         self._ports: dict[int, list[socket.socket]] = {}
         self._opening = asyncio.Lock()
+        self._answers = Answers()
+        self._trouble = OncePerChange(log)
         self._somebody = asyncio.Event()  # may be able to take a client
         (place / "metrics").mkdir()
         self._metrics = WorkerMetrics(
@@ -79,9 +84,12 @@ class Supervisor:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._end_soon)
         config = self._config
-        admin = Admin(config.admin, self._roster, self._metrics.text) if config.admin is not None else None
+        admin = None
+        if config.admin is not None:
+            dashboard = site(config, self._clock, self._metrics.registry, self._ask)
+            admin = Admin(config.admin, self._roster, self._metrics.text, dashboard)
         if admin is not None:
             await admin.start()
         if self._file is not None:
@@ -101,6 +109,16 @@ class Supervisor:
         for failed in (self._crash, self._fault):
             if failed is not None:
                 raise failed
+
+    def _end_soon(self) -> None:
+        """As App does it: /ready says no first, and clients are served for a while after that."""
+        delay = self._config.listen.drain_delay_ms / 1000
+        if self._roster.stopping is not None or not delay:
+            self._stop.set()  # told twice, at once
+            return
+        self._roster.stopping = f"stopping, {delay:g} s after being told to"
+        log.info("stopping in %g s: /ready says no, clients are served until then", delay)
+        asyncio.get_running_loop().call_later(delay, self._stop.set)
 
     @property
     def _archiver(self) -> bool:
@@ -200,11 +218,18 @@ class Supervisor:
             case {"part": str(part), "ok": bool(ok), "reason": str(reason)}:
                 self._roster.said(seat, part, PartHealth(ok, reason))
                 self._somebody.set()
+            case {"told": told, "asked": int(asked)}:
+                self._answers.heard(seat.name, told, asked)
             case {"fault": str(why)} if not self._roster.complete:
                 self._fault = TierproxyError(why)
                 self._stop.set()
             case {"fault": str(why)}:
                 log.error("%s can't go on: %s", seat.name, why)
+
+    async def _ask(self) -> list[Told]:
+        """What the workers that live are at, for the dashboard; and what we have met ourselves."""
+        told = await self._answers.of({seat.name: channel for seat, channel in self._channels.items()})
+        return [told_here("supervisor", {}), *told]
 
     # -- clients ----------------------------------------------------------------------------------------------------
 
@@ -235,9 +260,11 @@ class Supervisor:
             try:
                 accepted, _ = await loop.sock_accept(listening)
             except OSError as error:
-                log.warning("no connections can be accepted at port %d: %s", port, error.strerror or error)
+                why = error.strerror or error
+                self._trouble.began(f"{port}", f"no connections can be accepted at port {port}: {why}")
                 await asyncio.sleep(ACCEPT_PAUSE)
                 continue
+            self._trouble.ended(f"{port}", f"connections are accepted at port {port} again")
             with accepted:
                 self._hand_over(port, accepted)
 

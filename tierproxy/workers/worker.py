@@ -43,7 +43,7 @@ def run(seat: str, channel: socket.socket, place: Path, workers: int, config: Co
     seats = [gateway_seat(number) for number in range(workers)]
     neighbours = Neighbours([place / f"{each}.reads" for each in seats], seats.index(seat)) if seat in seats else None
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor reads the file
-    if not uvloop.run(Worker(share, role, channel, workers, neighbours).run()):
+    if not uvloop.run(Worker(share, role, channel, workers, neighbours, seat).run()):
         sys.exit(1)
 
 
@@ -51,9 +51,16 @@ class Worker:
     """It is the gate of its listener: the supervisor opens the ports."""
 
     def __init__(
-        self, config: Config, role: Role, channel: socket.socket, workers: int, neighbours: Neighbours | None = None
+        self,
+        config: Config,
+        role: Role,
+        channel: socket.socket,
+        workers: int,
+        neighbours: Neighbours | None = None,
+        seat: str = "",
     ) -> None:
         self._workers = workers
+        self._seat = seat
         self._neighbours = neighbours
         self._config = config
         self._role: Role = role
@@ -118,6 +125,8 @@ class Worker:
                     log.error("a client is lost: its connection did not come through (out of open files?)")
                 elif self._listener is not None:
                     self._listener.take(port, attached)
+            case {"tell": asked}:
+                self._channel.say({"told": self._app.told(self._seat).to_json(), "asked": asked})
             case {"config": str(text)}:
                 self._app.change(share_of(unpacked(text), self._workers))
             case {"opened": int(port), "error": error}:

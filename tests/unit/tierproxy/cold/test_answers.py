@@ -3,13 +3,14 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from protocol.errors import ErrorCode
 from protocol.fetch import FetchRequest
@@ -29,6 +30,7 @@ from tierproxy.config import Config
 from tierproxy.routing.fetch import Refused, Verdict
 from tierproxy.routing.holds import Client, FetchHold, OffsetsHold
 from tierproxy.routing.offsets import Question
+from tierproxy.telemetry.conditions import CHANGES
 
 
 @dataclass
@@ -46,6 +48,7 @@ class World:
     catalog: Catalog = field(default_factory=lambda: Catalog(lambda name: True, True))
     learned: asyncio.Event = field(default_factory=asyncio.Event)
     old_news: int | None = None  # a log start that an old answer writes into the tier after every question
+    coming: Manifest | None = None  # by a read that began before the question
 
     def __post_init__(self) -> None:
         self.learned.set()
@@ -63,6 +66,9 @@ class World:
         await self.learned.wait()
         tier.manifest, tier.manifest_known = self.manifest, True
         return self.manifest
+
+    async def manifest_coming(self, tier: Tier) -> Manifest | None:
+        return self.coming
 
     async def topics_now(self) -> None:
         self._ask("topics")
@@ -161,6 +167,17 @@ async def test_a_refused_partition_gets_its_records_from_the_archive(stage: Stag
     assert (error, records[: len(BATCHES[10])]) == (0, BATCHES[10])
     assert stage.world.asked == ["broker", "manifest"]
     assert not stage.tier.doubts
+
+
+async def test_a_manifest_that_was_on_its_way_already_may_say_yes_but_not_no(stage: Stage) -> None:
+    manifest = stage.world.coming = stage.world.manifest
+    assert manifest is not None
+    assert await stage.fetch(stage.hold(100)) == [(0, BATCHES[10])]
+    assert stage.world.asked == ["broker"]
+    stage.world.coming = replace(manifest, segments=manifest.segments[:1])
+    stage.world.asked.clear()
+    assert await stage.fetch(stage.hold(150)) == [(0, BATCHES[15])]
+    assert stage.world.asked == ["manifest"]
 
 
 async def test_what_is_known_is_not_asked_again(stage: Stage) -> None:
@@ -292,6 +309,34 @@ async def test_a_recorded_hole_is_skipped_or_stopped_at_until_somebody_accepts_i
     patience = 10 if error else 60_000
     ((got, read),) = await stage.fetch(stage.hold(150, max_wait_ms=patience, max_bytes=1))
     assert (got, read) == (error, records)
+
+
+def holes_met() -> float:
+    return REGISTRY.get_sample_value("tierproxy_holes_met_total") or 0.0
+
+
+@pytest.mark.parametrize("on_gap", ["halt", "skip"])
+async def test_readers_at_a_hole_do_not_fill_the_log(
+    stage: Stage, archive: Archive, caplog: pytest.LogCaptureFixture, on_gap: str
+) -> None:
+    """One asks for what is lost, again and again, and another reads what is there: each says the other's opposite."""
+    caplog.set_level("INFO", "tierproxy.cold")
+    stage.world.manifest = replace(
+        archive.manifest,
+        segments=(archive.manifest.segments[0], archive.manifest.segments[2]),
+        gaps=(Gap(100, 200, 1, "retention"),),
+    )
+    stage.world.broker_start = 300
+    stage.world.trusted = False
+    stage.tier.on_gap = on_gap
+    met = holes_met()
+    for _ in range(50):
+        await stage.fetch(stage.hold(150, max_wait_ms=1 if on_gap == "halt" else 60_000))
+        ((error, records),) = await stage.fetch(stage.hold(0))
+        assert error == 0
+        assert records
+    assert holes_met() >= met + 50
+    assert 0 < len(caplog.records) <= CHANGES
 
 
 # -- names ------------------------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ async def test_a_damaged_batch_that_the_broker_then_deletes_is_a_gap_and_no_end(
         partition.log.trim(205)
         manifest = await scene.archived("t", 205)
         assert [(gap.start, gap.end) for gap in manifest.gaps] == [(100, 205)]
+        await eventually(lambda: (sample("holes", "t"), sample("hole_offsets", "t")) == (1, 105), "the hole's metrics")
         # Some answers without records come first: this is where the archiver's own offset shows.
         await fetched_again(brokers, 3)
         partition.append(batch(10))
@@ -79,6 +80,17 @@ async def test_a_recreated_topic_is_not_trimmed(brokers: FakeCluster, tmp_path: 
         await eventually(lambda: len(brokers.asked(ApiKey.DELETE_RECORDS)) > 0, "trim")
         await fetched_again(brokers, 3)
         assert brokers.topics["t"][0].log.start == 0
+
+
+async def test_what_brokers_do_not_trim_shows_until_they_do(brokers: FakeCluster, tmp_path: Path) -> None:
+    brokers.create_topic("t")[0].append(batch(100))
+    broken = brokers.steer(ApiKey.DELETE_RECORDS, hang_up)
+    async with Scene(brokers, tmp_path, KEEP_NOTHING):
+        await eventually(lambda: sample("trim_lag_offsets", "t") == 100, "what ought to have been trimmed", 60)
+        await eventually(lambda: (sample("trim_lag_seconds", "t") or 0) > 0, "for how long", 60)
+        broken.stop()
+        await eventually(lambda: sample("trim_lag_offsets", "t") == 0, "the trim", 60)
+        assert sample("trim_lag_seconds", "t") == 0
 
 
 async def test_topics_without_ids_are_archived_and_not_trimmed(
