@@ -44,6 +44,7 @@ CODEC_VERSIONS: Mapping[int, tuple[int, int]] = {
     ApiKey.DESCRIBE_CONFIGS: (1, 4),
     **GROUP_VERSIONS,
     ApiKey.DESCRIBE_PRODUCERS: (0, 0),
+    ApiKey.DESCRIBE_LOG_DIRS: (1, 4),
 }
 """First and last version that this module and `group_codec` encode and decode, by API key."""
 
@@ -116,7 +117,13 @@ def _metadata_topic(topic: Any) -> MetadataTopic:
         topic_id=topic.topic_id.bytes if topic.topic_id is not None else NO_TOPIC_ID,
         internal=topic.is_internal,
         partitions=tuple(
-            MetadataPartition(part.error_code, part.partition_index, part.leader_id, part.leader_epoch)
+            MetadataPartition(
+                part.error_code,
+                part.partition_index,
+                part.leader_id,
+                part.leader_epoch,
+                tuple(part.replica_nodes or ()),
+            )
             for part in topic.partitions or ()
         ),
     )
@@ -362,6 +369,43 @@ def decode_producers_response(
         for topic in message.topics or ()
         for part in topic.partitions or ()
     }
+
+
+# ---- DescribeLogDirs ---------------------------------------------------------------------------------------
+
+
+def encode_log_dirs_request(version: int, partitions: Iterable[tuple[str, int]]) -> bytes:
+    """`partitions` are (topic, partition), those of a topic beside each other."""
+    _check(ApiKey.DESCRIBE_LOG_DIRS, version)
+    kafka_topic = admin.DescribeLogDirsRequest.DescribableLogDirTopic
+    topics = [
+        kafka_topic(version=version, topic=name, partitions=[index for _, index in group])
+        for name, group in groupby(partitions, key=lambda each: each[0])
+    ]
+    return encode(admin.DescribeLogDirsRequest(version=version, topics=topics), version)
+
+
+def decode_log_dirs_response(payload: Buffer, version: int) -> tuple[int, dict[tuple[str, int], int]]:
+    """(error, {(topic, partition): bytes of its log's segments on this broker}).
+
+    The error is that of the whole answer, or of the first directory that has one. Below v3 a broker says "not
+    authorized" by naming no directory, of which each has one at least. Copies that are on their way between two
+    directories don't count.
+    """
+    _check(ApiKey.DESCRIBE_LOG_DIRS, version)
+    message = decode_response(admin.DescribeLogDirsResponse, payload, version)
+    results = message.results or ()
+    error = message.error_code if version >= 3 else ErrorCode.NONE
+    if not results and not error:
+        error = ErrorCode.CLUSTER_AUTHORIZATION_FAILED
+    sizes = {
+        (topic.name, part.partition_index): part.partition_size
+        for result in results
+        for topic in result.topics or ()
+        for part in topic.partitions or ()
+        if not part.is_future_key
+    }
+    return error or next((result.error_code for result in results if result.error_code), ErrorCode.NONE), sizes
 
 
 # ---- what all of them share --------------------------------------------------------------------------------

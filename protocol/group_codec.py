@@ -7,7 +7,7 @@ members tell one another through the coordinator is in `consumer_protocol`.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from kafka.protocol import consumer, metadata
+from kafka.protocol import admin, consumer, metadata
 
 from protocol.apis import ApiKey
 from protocol.errors import MalformedError
@@ -20,6 +20,7 @@ GROUP_VERSIONS: Mapping[int, tuple[int, int]] = {
     ApiKey.SYNC_GROUP: (1, 5),
     ApiKey.HEARTBEAT: (1, 4),
     ApiKey.LEAVE_GROUP: (1, 5),
+    ApiKey.DESCRIBE_GROUPS: (0, 5),  # 6 says "no such group" where the others say "Dead"
 }
 """First and last version that this module encodes and decodes, by API key; Kafka 2.1 to 4.3 have some of each."""
 
@@ -48,6 +49,26 @@ class JoinAnswer:
 class SyncAnswer:
     error: int
     assignment: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMember:
+    """`host` is as the coordinator saw it (`/10.1.2.3`), `assignment` what the leader gave this member."""
+
+    member_id: str
+    client_id: str
+    host: str
+    assignment: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDescription:
+    """`state` in Kafka's words: Stable, Empty, Dead (there is none), PreparingRebalance, CompletingRebalance."""
+
+    error: int
+    state: str
+    protocol: str
+    members: tuple[GroupMember, ...]
 
 
 def encode_find_coordinator_request(version: int, group: str) -> bytes:
@@ -173,6 +194,29 @@ def decode_leave_response(payload: Buffer, version: int) -> int:
     message = decode_response(consumer.LeaveGroupResponse, payload, version)
     codes = [message.error_code, *(member.error_code for member in (message.members or () if version >= 3 else ()))]
     return next((int(code) for code in codes if code), 0)
+
+
+def encode_describe_group_request(version: int, group: str) -> bytes:
+    _check(ApiKey.DESCRIBE_GROUPS, version)
+    message = admin.DescribeGroupsRequest(version=version, groups=[group], include_authorized_operations=False)
+    return encode(message, version)
+
+
+def decode_describe_group_response(payload: Buffer, version: int) -> GroupDescription:
+    _check(ApiKey.DESCRIBE_GROUPS, version)
+    message = decode_response(admin.DescribeGroupsResponse, payload, version)
+    if not message.groups:
+        raise MalformedError(f"DescribeGroupsResponse v{version}: no group in it")
+    group = message.groups[0]
+    return GroupDescription(
+        error=group.error_code,
+        state=group.group_state,
+        protocol=group.protocol_data,
+        members=tuple(
+            GroupMember(each.member_id, each.client_id, each.client_host, bytes(each.member_assignment or b""))
+            for each in group.members or ()
+        ),
+    )
 
 
 def _check(key: int, version: int) -> None:

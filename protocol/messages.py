@@ -14,6 +14,7 @@ class MetadataPartition:
     index: int
     leader: int  # node id; -1: none right now
     leader_epoch: int  # -1 below v7
+    replicas: tuple[int, ...] = ()  # node ids
 
 
 @dataclass(frozen=True, slots=True)

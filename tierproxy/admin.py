@@ -1,12 +1,15 @@
-"""The admin port: /metrics for Prometheus, /live and /ready for whoever starts and stops processes.
+"""The admin port: /metrics for Prometheus, /live and /ready for whoever starts and stops processes, the dashboard.
 
 *Live* means that the event loop turns; a process that isn't should be killed. *Ready* means that every part
 that was started does its job; a process that isn't should get no new clients, and says why. A slow or broken
 archive makes nobody unready: hot traffic does not need it.
+
+Where a login is configured, all but /live and /ready ask for it. Where none is, the dashboard at least is not for pages
+of strangers (`is_own_name`).
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,12 +17,17 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from tierproxy.admin_access import is_own_name, may_look
 from tierproxy.config import AdminConfig
 from tierproxy.errors import TierproxyError
+from tierproxy.insight.site import Site
 from tierproxy.telemetry import READY
 from tierproxy.telemetry.pulse import exposition
 
 _INDEX = "tierproxy\n\n/metrics  for Prometheus\n/live     is the process alive?\n/ready    does it serve clients?\n"
+_OPEN = ("/live", "/ready")
+"""For whoever asks: those who start processes can't always log in."""
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +86,25 @@ def _is_our_fault(record: logging.LogRecord) -> bool:
 
 
 class Admin:
-    """The HTTP server of the admin port. `metrics` gives what /metrics shows."""
+    """The HTTP server of the admin port. `metrics` gives what /metrics shows; `site` is the dashboard, if there is to
+    be one, and closed with the port."""
 
-    def __init__(self, config: AdminConfig, health: Readiness, metrics: Callable[[], bytes] = exposition) -> None:
+    def __init__(
+        self,
+        config: AdminConfig,
+        health: Readiness,
+        metrics: Callable[[], bytes] = exposition,
+        site: Site | None = None,
+    ) -> None:
         self._config = config
         self._health = health
         self._text = metrics
-        app = web.Application()
-        app.router.add_get("/", self._index)
+        self._site = site
+        app = web.Application(middlewares=[self._let_in])
+        if site is not None:
+            site.mount(app.router)
+        else:
+            app.router.add_get("/", self._index)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/live", self._live)
         app.router.add_get("/ready", self._ready)
@@ -110,6 +129,20 @@ class Admin:
     async def close(self) -> None:
         """Close the port and its connections; harmless if it was never open."""
         await self._runner.cleanup()
+        if self._site is not None:
+            await self._site.close()
+
+    @web.middleware
+    async def _let_in(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        if request.path in _OPEN:
+            return await handler(request)
+        if not may_look(self._config, request.headers.get("Authorization")):
+            challenge = {"WWW-Authenticate": 'Basic realm="tierproxy", charset="UTF-8"'}
+            return web.Response(text="a login is needed\n", status=401, headers=challenge)
+        open_to_all = self._config.asks_for_login or request.path == "/metrics"
+        if self._site is not None and not open_to_all and self._config.is_local and not is_own_name(request.host):
+            return web.Response(text="call this port by its address, or configure a login for it\n", status=403)
+        return await handler(request)
 
     async def _index(self, _: web.Request) -> web.Response:
         return web.Response(text=_INDEX)

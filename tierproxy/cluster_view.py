@@ -4,7 +4,7 @@ Views are frozen: whoever holds one can compare it with the next. Absent means u
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from protocol.errors import ErrorCode
@@ -26,8 +26,11 @@ class TopicPartition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PartitionView:
+    """`replicas` are the brokers that should have a copy. Views that differ only there are equal."""
+
     leader: int
     leader_epoch: int
+    replicas: tuple[int, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,14 @@ class Producers:
 
 
 @dataclass(frozen=True, slots=True)
+class LogSizes:
+    """Bytes that partitions' logs have on one broker, whole log segments. What it did not tell is absent."""
+
+    error: int
+    sizes: Mapping[TopicPartition, int]
+
+
+@dataclass(frozen=True, slots=True)
 class EndOfEpoch:
     """`leader_epoch` is the largest known epoch not above the asked one, `end_offset` where it ends.
 
@@ -124,5 +135,5 @@ def merge_metadata(view: ClusterView, answer: Metadata, asked: Collection[str] |
 
 
 def _topic_view(topic: MetadataTopic) -> TopicView:
-    partitions = {part.index: PartitionView(part.leader, part.leader_epoch) for part in topic.partitions}
+    partitions = {part.index: PartitionView(part.leader, part.leader_epoch, part.replicas) for part in topic.partitions}
     return TopicView(topic.name, topic.topic_id, topic.internal, dict(sorted(partitions.items())))

@@ -1,4 +1,4 @@
-"""What the service account asks a consumer group's coordinator as a member of the group.
+"""What the service account asks a consumer group's coordinator, mostly as a member of the group.
 
 Each question is asked once and its answer handed on as it is: what to do about it is `tiering.membership`'s business.
 Every method raises Unreachable when there is no answer, and UnsupportedBroker when the broker and we have no version in
@@ -11,7 +11,7 @@ from protocol import group_codec as codec
 from protocol.apis import ApiKey
 from protocol.consumer_protocol import PROTOCOL_TYPE
 from protocol.errors import ErrorCode
-from protocol.group_codec import CoordinatorAnswer, JoinAnswer, SyncAnswer
+from protocol.group_codec import CoordinatorAnswer, GroupDescription, JoinAnswer, SyncAnswer
 from tierproxy.upstream import GROUP, REQUEST_TIMEOUT, Cluster
 
 
@@ -102,4 +102,13 @@ class Coordinator:
             ApiKey.LEAVE_GROUP,
             lambda version: codec.encode_leave_request(version, self.group, member_id),
             codec.decode_leave_response,
+        )
+
+    async def describe(self, node_id: int) -> GroupDescription:
+        """Who is in the group, asked by whoever wants to know. Needs DESCRIBE on it, which READ implies."""
+        return await self._cluster.ask_broker(
+            node_id,
+            ApiKey.DESCRIBE_GROUPS,
+            lambda version: codec.encode_describe_group_request(version, self.group),
+            codec.decode_describe_group_response,
         )

@@ -238,7 +238,10 @@ class Listener:
     # -- the end ----------------------------------------------------------------------------------------------------
 
     async def close(self, drain: float) -> None:
-        """Accept nothing more, let open answers finish for at most `drain` seconds, close all connections."""
+        """Accept nothing more, let open answers finish for at most `drain` seconds, close all connections.
+
+        What is asked meanwhile is not forwarded: a client that has it closed in its face may ask again anywhere.
+        """
         self._behind_gate.clear()
         for server in self._servers.values():
             server.close()
@@ -246,9 +249,13 @@ class Listener:
             self._door.close()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + drain
-        while loop.time() < deadline and any(not session.idle for session in self._sessions):
+        for session in self._sessions:
+            session.leave()
+        while True:
             for session in [s for s in self._sessions if s.idle]:
                 session.end(None)
+            if not self._sessions or loop.time() >= deadline:
+                break
             await asyncio.sleep(DRAIN_POLL)
         for session in list(self._sessions):
             session.end(None)

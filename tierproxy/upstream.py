@@ -38,6 +38,7 @@ from tierproxy.cluster_view import (
     DeletedRecords,
     EndOfEpoch,
     ListedOffset,
+    LogSizes,
     PartitionView,
     Producers,
     TopicIdentity,
@@ -60,6 +61,7 @@ __all__ = [
     "DeletedRecords",
     "EndOfEpoch",
     "ListedOffset",
+    "LogSizes",
     "PartitionView",
     "Producers",
     "TopicIdentity",
@@ -177,6 +179,20 @@ class Cluster:
     async def api_versions(self, node_id: int) -> dict[int, tuple[int, int]]:
         """{api key: (first, last version)} of one broker. Raises Unreachable."""
         return dict((await self._connections.to(self._address(node_id), CONTROL)).versions)
+
+    async def log_sizes(self, node_id: int, asked: Iterable[TopicPartition]) -> LogSizes:
+        """How large the partitions' logs are on one broker, whoever leads them.
+
+        Needs DESCRIBE on the cluster. Raises Unreachable, UnsupportedBroker.
+        """
+        wanted = sorted(asked)
+        error, sizes = await self.ask_broker(
+            node_id,
+            ApiKey.DESCRIBE_LOG_DIRS,
+            lambda version: codec.encode_log_dirs_request(version, wanted),
+            codec.decode_log_dirs_response,
+        )
+        return LogSizes(error, {TopicPartition(*name): size for name, size in sizes.items()})
 
     # ---- questions to leaders ------------------------------------------------------------------------------
 
@@ -392,7 +408,8 @@ class Cluster:
                 return _decoded(connection, decode, payload, version)
             except Unreachable as error:
                 reasons.append(str(error))
-        raise Unreachable("no broker can be reached: " + "; ".join(reasons))
+        where = "" if self.view.brokers else " (cluster.bootstrap)"
+        raise Unreachable(f"no broker can be reached{where}: {'; '.join(reasons)}")
 
     async def ask_broker(
         self,

@@ -78,6 +78,15 @@ async def test_reads_settings(cluster: Cluster, topic: str) -> None:
     assert (found[topic]["cleanup.policy"], found[topic]["segment.bytes"]) == ("delete", str(1 << 20))
 
 
+async def test_how_large_logs_are(cluster: Cluster, kafka: Kafka, topic: str) -> None:
+    view = await cluster.refresh()
+    assert view.topics[topic].partitions[0].replicas == (1,)
+    full, empty, unknown = TopicPartition(topic, 0), TopicPartition(topic, 1), TopicPartition("never-there", 0)
+    found = await cluster.log_sizes(1, [full, unknown, empty])
+    on_disk = sum(file.stat().st_size for file in (kafka.nodes[0].data / f"{topic}-0").glob("*.log"))
+    assert (found.error, found.sizes) == (0, {full: on_disk, empty: 0})
+
+
 @pytest.mark.parametrize("by_id", [True, False])
 async def test_fetches_by_id_and_by_name(cluster: Cluster, topic: str, by_id: bool) -> None:
     about = (await cluster.refresh()).topics[topic]

@@ -358,6 +358,10 @@ class ColdAnswers:
             log_start, high_watermark = await self._scout.broker_now(tier)
             facts = replace(facts, log_start=log_start, high_watermark=high_watermark, broker_fresh=True)
             verdict = judge(facts, offset, epoch)
+        if verdict is Verdict.UNKNOWN and (coming := await self._scout.manifest_coming(tier)) is not None:
+            # The client's own request has set out for it: too early for a no, but good enough for a yes.
+            facts = replace(facts, manifest=coming, manifest_known=True)
+            verdict = judge(facts, offset, epoch)
         if verdict is Verdict.UNKNOWN:
             manifest = await self._scout.manifest_now(tier)
             facts = replace(facts, manifest=manifest, manifest_known=True, manifest_fresh=True)

@@ -39,6 +39,8 @@ PATIENCE = 5.0
 """Seconds for an owner's answer, besides a second for each `SLOWEST` bytes; without one, it is not asked again for as
 long."""
 SLOWEST = 8 << 20
+COPIED = 1 << 20
+"""Bytes that are copied before others have their turn on the event loop."""
 CONNECTIONS = 32
 """Kept to one owner while they are not used."""
 
@@ -103,7 +105,7 @@ class SharedReads:
             return b""
         owner = owner_of(archive, key, start, len(self._sockets))
         if owner == self._me:
-            return _joined(await self._own(archive, key, start, end, anew))
+            return await _joined(await self._own(archive, key, start, end, anew))
         if end - start <= LONGEST and self._may_ask(owner):
             data = await self._ask(owner, archive, key, start, end, anew)
             if data is not None:
@@ -237,11 +239,19 @@ class SharedReads:
         return await self._held.get(archive, key, start, end)
 
 
-def _joined(views: list[memoryview]) -> Buffer:
+async def _joined(views: list[memoryview]) -> Buffer:
     """A part of a piece is copied: a view would keep all of the piece in memory, uncounted."""
     if len(views) == 1 and isinstance(views[0].obj, bytes | bytearray) and len(views[0]) == len(views[0].obj):
         return views[0].obj
-    return b"".join(views)
+    data = unfilled(sum(map(len, views)))
+    rest = memoryview(data)
+    for view in views:
+        for start in range(0, len(view), COPIED):
+            part = view[start : start + COPIED]
+            rest[: len(part)] = part
+            rest = rest[len(part) :]
+            await asyncio.sleep(0)
+    return data
 
 
 async def _receive(connection: socket.socket, size: int) -> bytearray:

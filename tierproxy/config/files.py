@@ -14,6 +14,7 @@ from tierproxy.errors import TierproxyError
 from tierproxy.tls import TlsFault, broker_context, server_context
 
 _SASL: PathKeys = ("cluster", "security", "sasl")
+_ADMIN: PathKeys = ("admin",)
 _BROKER_TLS: PathKeys = ("cluster", "security", "tls")
 _LISTEN_TLS: PathKeys = ("listen", "tls")
 
@@ -25,6 +26,7 @@ def take_in_files(source: Source, folder: Path) -> None:
         if isinstance(archive, dict):
             _try_secrets(source, folder, ("archives", name), archive, SECRET_KEYS)
     _try_secrets(source, folder, _SASL, _section(source, _SASL), SASL_SECRET_KEYS)
+    _try_secrets(source, folder, _ADMIN, _section(source, _ADMIN), SASL_SECRET_KEYS)
     for path in (_BROKER_TLS, _LISTEN_TLS):
         section = _section(source, path)
         written = dict(section)

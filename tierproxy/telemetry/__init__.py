@@ -9,6 +9,7 @@ from prometheus_client import Counter
 from tierproxy.telemetry.conditions import OncePerChange as OncePerChange
 from tierproxy.telemetry.conditions import Seldom as Seldom
 from tierproxy.telemetry.kinds import QUICK, SLOW, Tally, gauge
+from tierproxy.telemetry.logs import set_level as set_level
 from tierproxy.telemetry.logs import setup_logging as setup_logging
 
 # ---- metrics: the gateway ------------------------------------------------------------------------------------
@@ -195,6 +196,25 @@ STORE_BULK_READS = Counter(
 DAMAGED_READS = Counter(
     "tierproxy_damaged_reads", "Bytes from stores that did not match their checksum, by what they were", ["what"]
 )
+
+# ---- metrics: the configuration ------------------------------------------------------------------------------
+
+# With several workers these are the supervisor's. All have labels: what has none is shown, as 0, by workers as well.
+
+CONFIG_READS = Counter(
+    "tierproxy_config_reads",
+    "Times the configuration file was read again, by what came of it: applied, unchanged, refused",
+    ["result"],
+)
+CONFIG_READ_AT = gauge(
+    "tierproxy_config_read_timestamp_seconds", "When that was the case last, in seconds since 1970", ["result"]
+)
+CONFIG_REFUSED = gauge(
+    "tierproxy_config_refused",
+    "1 while the file is another than what is in force, by why it was refused: faults, restart (it needs one)",
+    ["why"],
+)
+CONFIG_METRICS = (CONFIG_READS, CONFIG_READ_AT, CONFIG_REFUSED)
 
 # ---- from the start ------------------------------------------------------------------------------------------
 

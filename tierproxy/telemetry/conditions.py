@@ -10,6 +10,7 @@ from time import monotonic
 
 from prometheus_client import Counter
 
+from tierproxy.recent import RECENT
 from tierproxy.telemetry.kinds import gauge
 
 TROUBLES = Counter("tierproxy_troubles", "Lasting conditions that began, by part; each has a log line", ["part"])
@@ -61,6 +62,7 @@ class OncePerChange:
         self._open.add(key)
         TROUBLES.labels(self._part).inc()
         TROUBLES_OPEN.labels(self._part).inc()
+        RECENT.began((self, key), self._part, level, message)
         self._say(key, message, level, changes=1)
         return True
 
@@ -72,6 +74,7 @@ class OncePerChange:
             return False
         self._open.discard(key)
         TROUBLES_OPEN.labels(self._part).dec()
+        RECENT.ended((self, key))
         self._say(key, message, logging.INFO, changes=1)
         return True
 
@@ -81,6 +84,7 @@ class OncePerChange:
             self._open.discard(key)
             self._said.pop(key, None)
             TROUBLES_OPEN.labels(self._part).dec()
+            RECENT.ended((self, key), told=False)
 
     def _is_due(self, key: str) -> bool:
         """Whether there were changes that nobody was told of."""

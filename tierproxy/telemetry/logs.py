@@ -9,9 +9,11 @@ from typing import Final, Literal, TextIO
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
+Level = Literal["debug", "info", "warning", "error"]
+
 
 def setup_logging(
-    level: Literal["debug", "info", "warning", "error"] = "info",
+    level: Level = "info",
     format: Literal["text", "json"] = "text",
     stream: TextIO | None = None,
     process: str | None = None,
@@ -29,6 +31,11 @@ def setup_logging(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    set_level(level)
+
+
+def set_level(level: Level) -> None:
+    """From now on, of tierproxy's own lines."""
     logging.getLogger("tierproxy").setLevel(level.upper())
 
 

@@ -15,6 +15,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
+from tierproxy import telemetry
+
 _CPU, _START = "process_cpu_seconds", "process_start_time_seconds"
 
 
@@ -23,22 +25,22 @@ class WorkerMetrics:
 
     def __init__(self, files: Path, pids: Callable[[], Collection[int]]) -> None:
         self._files = files
-        self._registry = CollectorRegistry()
-        MultiProcessCollector(self._registry, str(files))  # type: ignore[no-untyped-call]
-        self._registry.register(_Processes(pids))
-        PlatformCollector(self._registry)
-        self.alive = Gauge(
-            "tierproxy_workers", "Worker processes that live, by role", ["role"], registry=self._registry
-        )
+        self.registry = CollectorRegistry()
+        MultiProcessCollector(self.registry, str(files))  # type: ignore[no-untyped-call]
+        self.registry.register(_Processes(pids))
+        PlatformCollector(self.registry)
+        for each in telemetry.CONFIG_METRICS:  # they are ours, as the file is
+            self.registry.register(each)
+        self.alive = Gauge("tierproxy_workers", "Worker processes that live, by role", ["role"], registry=self.registry)
         self.restarts = Counter(
             "tierproxy_worker_restarts",
             "Worker processes that died and were replaced",
             ["role"],
-            registry=self._registry,
+            registry=self.registry,
         )
 
     def text(self) -> bytes:
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)
 
     def died(self, seat: str) -> None:
         """Its gauges count no more."""

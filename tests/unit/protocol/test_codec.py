@@ -189,7 +189,7 @@ def test_reads_metadata() -> None:
     assert (read.cluster_id, read.controller, read.brokers) == ("c", 1, {1: ("h", 9092)})
     (topic,) = read.topics
     assert (topic.name, topic.topic_id, topic.internal) == ("t", topic_id, True)
-    assert topic.partitions == (MetadataPartition(0, 0, 1, 7),)
+    assert topic.partitions == (MetadataPartition(0, 0, 1, 7, (1,)),)
 
 
 def test_metadata_below_v10_has_no_topic_id() -> None:
@@ -220,6 +220,35 @@ def test_reads_topic_settings() -> None:
         "0001 73 ffff 00 01 01 00000000"  # s is a secret: null
     )
     assert codec.decode_topic_configs_response(payload, 1) == {"t": (0, {"a": "b"})}
+
+
+LOG_DIRS_RESPONSE_V1 = bytes.fromhex(
+    "00000001 00000000 00000001"  # correlation id, throttle time, one directory
+    "0000 0002 2f64 00000001"  # no error, "/d", one topic
+    "0001 74 00000002"  # "t" with two partitions
+    "00000003 0000000000000400 0000000000000000 00"
+    "00000003 0000000000000007 0000000000000009 01"  # the same, on its way to another directory
+)
+LOG_DIRS_RESPONSE_V4 = bytes.fromhex(
+    "00000001 00 00000000 0000 03"  # ..., header tags, error, two directories
+    "0038 032f64 01 ffffffffffffffff ffffffffffffffff 00"  # error 56, "/d", nothing in it
+    "0000 032f65 02 0274 02 00000000 0000000000000400 0000000000000000 00 00 00"
+    "ffffffffffffffff ffffffffffffffff 00 00"
+)
+
+
+def test_reads_and_writes_sizes_of_logs() -> None:
+    asked = [("t", 0), ("t", 3), ("u", 1)]
+    expected = "00000002 0001 74 00000002 00000000 00000003 0001 75 00000001 00000001"
+    assert codec.encode_log_dirs_request(1, asked) == bytes.fromhex(expected)
+    assert codec.encode_log_dirs_request(4, asked[:1]) == bytes.fromhex("02 0274 02 00000000 00 00")
+    assert codec.decode_log_dirs_response(LOG_DIRS_RESPONSE_V1, 1) == (0, {("t", 3): 1024})
+    assert codec.decode_log_dirs_response(LOG_DIRS_RESPONSE_V4, 4) == (56, {("t", 0): 1024})
+
+
+def test_a_broker_without_log_directories_says_no() -> None:
+    assert codec.decode_log_dirs_response(bytes.fromhex("00000001 00000000 00000000"), 1) == (31, {})
+    assert codec.decode_log_dirs_response(bytes.fromhex("00000001 00 00000000 001f 01 00"), 4) == (31, {})
 
 
 def test_kafka_python_is_still_what_we_lean_on() -> None:

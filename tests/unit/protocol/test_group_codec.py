@@ -9,7 +9,14 @@ from protocol import group_codec
 from protocol.apis import ApiKey
 from protocol.codec import CODEC_VERSIONS
 from protocol.errors import ErrorCode, MalformedError
-from protocol.group_codec import GROUP_VERSIONS, CoordinatorAnswer, JoinAnswer, SyncAnswer
+from protocol.group_codec import (
+    GROUP_VERSIONS,
+    CoordinatorAnswer,
+    GroupDescription,
+    GroupMember,
+    JoinAnswer,
+    SyncAnswer,
+)
 
 
 def raw(text: str) -> bytes:
@@ -86,3 +93,19 @@ def test_the_connection_knows_the_versions() -> None:
         ApiKey.LEAVE_GROUP: 2,
     }
     assert all(GROUP_VERSIONS[key][0] <= highest for key, highest in kafka_2_1.items())
+
+
+def test_describe_groups() -> None:
+    assert group_codec.encode_describe_group_request(0, "g") == raw("00000001 0001 67")
+    assert group_codec.encode_describe_group_request(5, "g") == raw("02 0267 00 00")
+    expected = GroupDescription(0, "Stable", "p", (GroupMember("m", "c", "/h", b"\1"),))
+    v0 = raw("00000009 00000001 0000 0001 67 0006 537461626c65 0001 74 0001 70 00000001") + raw(
+        "0001 6d 0001 63 0002 2f68 00000000 00000001 01"
+    )
+    assert group_codec.decode_describe_group_response(v0, 0) == expected
+    v5 = raw("00000009 00 00000000 02 0000 0267 07 537461626c65 0274 0270 02") + raw(
+        "026d 00 0263 03 2f68 01 0201 00 80000000 00 00"
+    )
+    assert group_codec.decode_describe_group_response(v5, 5) == expected
+    with pytest.raises(MalformedError, match="no group in it"):
+        group_codec.decode_describe_group_response(raw("00000009 00000000"), 0)

@@ -39,7 +39,7 @@ def test_it_loads_without_a_warning(example: Config) -> None:
 
 def test_values_that_claim_to_be_defaults_are(example: Config) -> None:
     least = parse_config(MINIMUM)
-    for name in ("cluster", "listen", "cache", "archiver", "limits", "log"):
+    for name in ("cluster", "listen", "cache", "archiver", "limits", "log", "prices"):
         assert getattr(example, name) == getattr(least, name), name
     first = example.topics[0]
     plain = parse_config(MINIMUM + 'topics: [{match: "a", archive: none}]').topics[0]

@@ -398,3 +398,37 @@ async def test_retention_that_comes_near_is_an_alarm_until_the_archiver_has_caug
         assert sample("archive_lag_offsets", "t") == 0
         brokers.delete_topic("t")
         await eventually(lambda: sample("archive_lag_offsets", "t") is None, "end of the topic's metrics", 60)
+
+
+# ---- the configuration changes -------------------------------------------------------------------------------
+
+
+async def test_another_policy_holds_at_once_and_nothing_is_copied_again(brokers: FakeCluster, tmp_path: Path) -> None:
+    """The open segment waits for a week; a policy with a shorter age closes it."""
+    patient = {"segment": {"bytes": "1MiB", "age": "7d"}}
+    brokers.create_topic("t")[0].append(batch(100))
+    async with Scene(brokers, tmp_path, patient) as scene:
+        await eventually(lambda: len(brokers.asked(ApiKey.FETCH)) > 3, "some fetches")
+        assert scene.manifests == {}
+        scene.change({"segment": {"bytes": "1MiB", "age": "10ms"}, "keep_on_broker": {"bytes": 0}})
+        await scene.archived("t", 100)
+        await eventually(lambda: scene.trimmed_to.get(("t", 0)) == 100, "trim")
+    messages = [each.message for each in brokers.asked(ApiKey.FETCH)]
+    offsets = [part.fetch_offset for each in messages for topic in each.topics for part in topic.partitions]
+    assert sorted(offsets) == offsets
+
+
+async def test_a_topic_is_archived_from_a_change_on_and_until_another_one(brokers: FakeCluster, tmp_path: Path) -> None:
+    partition = brokers.create_topic("t")[0]
+    partition.append(batch(100))
+    async with Scene(brokers, tmp_path, {"archive": "none"}) as scene:
+        await eventually(lambda: len(brokers.asked(ApiKey.METADATA)) > 4, "some looks at the topics")
+        assert scene.manifests == {}
+        scene.change({"keep_on_broker": {"bytes": 0}})
+        await scene.archived("t", 100)
+        await fetched_again(brokers, 3)
+        assert brokers.asked(ApiKey.DELETE_RECORDS) == []  # other gateways may not have heard of it
+        scene.change({"archive": "none"})
+        await eventually(lambda: not scene.archiver._workers, "end of the worker")
+        partition.append(batch(100))
+        assert scene.manifests["t", 0].end_offset == 100

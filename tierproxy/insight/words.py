@@ -1,0 +1,15 @@
+"""Numbers and times as people read them. Pure."""
+
+from tierproxy.config.units import format_duration
+
+
+def duration(ms: int) -> str:
+    """`200ms`, `3s`, `5m`, `2h30m`, `4d`: as exact as it is of use."""
+    if ms < 1000:
+        return format_duration(max(0, ms))
+    unit = next((unit for unit in (86_400_000, 3_600_000, 60_000) if ms >= 10 * unit), 1000)
+    return format_duration(max(0, round(ms / unit)) * unit)
+
+
+def counted(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
