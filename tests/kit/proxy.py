@@ -47,6 +47,8 @@ class Proxy:
         self.process: Process | None = None
         self.options: list[str] = []
         """Of `tierproxy serve`, besides the configuration."""
+        self.headers: dict[str, str] = {}
+        """Of requests to the admin port."""
         self.module = "tierproxy"
         """What is run."""
         (directory / "spool").mkdir(parents=True, exist_ok=True)
@@ -111,7 +113,7 @@ class Proxy:
         """Status and text of an admin page; status 0 while nobody answers."""
         connection = http.client.HTTPConnection(HOST, self.admin_port, timeout=5)
         try:
-            connection.request("GET", path)
+            connection.request("GET", path, headers=self.headers)
             response = connection.getresponse()
             return response.status, response.read().decode()
         except (OSError, http.client.HTTPException):

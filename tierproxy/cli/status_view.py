@@ -160,7 +160,7 @@ def _archivers(seen: Overview, process: Process) -> list[RenderableType]:
     troubles = [(told.who, each) for told in process.told for each in told.troubles]
     troubles.sort(key=lambda each: (each[1].ended_ms is not None, -(each[1].ended_ms or each[1].began_ms)))
     for who, trouble in troubles[:TROUBLES]:
-        part = f"{who} {trouble.part}".strip()
+        part = trouble.part if who in ("", trouble.part) else f"{who} {trouble.part}"
         if trouble.ended_ms is None:
             how, style = f"open for {duration(seen.now_ms - trouble.began_ms)}", "yellow"
         else:

@@ -123,3 +123,7 @@ class Facts:
     group: GroupFacts | None = None
     problems: tuple[str, ...] = ()
     pending: int = 0
+
+    @property
+    def partitions(self) -> int:
+        return sum(len(topic.partitions) for topic in self.topics.values())

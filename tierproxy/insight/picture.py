@@ -105,7 +105,10 @@ class PartitionPicture:
 
 @dataclass(frozen=True, slots=True)
 class TopicPicture:
-    """`offsets` counts those of all partitions by where they are; `verdicts` are its partitions', the worst first."""
+    """`offsets` counts those of all partitions by where they are; `verdict` is that of the worst partition.
+
+    Of `unknown` partitions nobody knows what is archived: they are in no sum.
+    """
 
     facts: TopicFacts
     partitions: tuple[PartitionPicture, ...]
@@ -117,6 +120,7 @@ class TopicPicture:
     retention_left: float | None
     level: Level
     verdict: str
+    unknown: int
 
     @property
     def name(self) -> str:
@@ -147,6 +151,7 @@ def picture_of_topic(topic: TopicFacts, now_ms: int, states: Mapping[str, str]) 
         ),
         level=worst.level if worst is not None else Level.OK,
         verdict=_in_all(partitions, worst),
+        unknown=len(topic.partitions) - len(archived),
     )
 
 
@@ -155,7 +160,9 @@ def _in_all(partitions: tuple[PartitionPicture, ...], worst: PartitionPicture | 
         return "has no partitions"
     text = worst.verdicts[0].text
     alike = sum(part.level == worst.level for part in partitions)
-    if worst.level is Level.OK or len(partitions) == 1:
+    if worst.level is Level.OK:
+        return f"all is well with {counted(len(partitions), 'partition')}"
+    if len(partitions) == 1:
         return text
     others = f", and {alike - 1} more" if alike > 1 else ""
     return f"partition {worst.partition}{others}: {text}"

@@ -5,7 +5,7 @@ What takes long (pictures of many thousands of partitions, HTML) is made in a th
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -55,6 +55,7 @@ class Site:
         self._watch = watch
         self._traffic = traffic
         self._ask = ask
+        self._seen: tuple[Overview, Mapping[str, str]] | None = None  # and the states that it was made with
 
     def mount(self, router: web.UrlDispatcher) -> None:
         router.add_get("/", self._front)
@@ -74,7 +75,10 @@ class Site:
         if facts is None:
             return None, told
         states = {name: state for each in told for name, state in each.states.items()}
-        return await asyncio.to_thread(overview, facts, self._clock.now_ms(), states), told
+        seen = self._seen
+        if seen is None or seen[0].facts is not facts or seen[1] != states:
+            seen = self._seen = await asyncio.to_thread(overview, facts, self._clock.now_ms(), states), states
+        return seen[0], told
 
     async def _front(self, request: web.Request) -> web.Response:
         seen, told = await self._look()

@@ -36,8 +36,9 @@ from tierproxy.upstream import (
 )
 
 CLIENT_ID = "tierproxy-insight"
-OFFSETS_AT_ONCE = 500
-"""Partitions in one question for offsets: answers are decoded while clients are served."""
+AT_ONCE = 200
+"""Partitions in one question for offsets, and that are gone through before clients have their turn: there may be many
+thousands, and their answers are decoded while clients are served."""
 MANIFESTS_AT_ONCE = 8
 MANIFESTS_A_LOOK = 200
 """Read again; those that were never read count by time alone."""
@@ -98,28 +99,25 @@ class Survey:
         settings, offsets, group = await asyncio.gather(
             self._learn_settings(wanted, now_ms, problems), self._offsets(wanted), self._group()
         )
-        known = _by_partition(before)
-        parts = {
-            PartitionId(each.view.name, each.view.topic_id, index): _stood(known, each, index, leader.leader, offsets)
-            for each in wanted
-            for index, leader in each.view.partitions.items()
-        }
+        turns = _Turns()
+        known: dict[PartitionId, PartitionFacts] = {}
+        parts: dict[PartitionId, PartitionFacts] = {}
+        for each in wanted:
+            earlier = _known(before, each.view)
+            for index, partition in each.view.partitions.items():
+                pid = PartitionId(each.view.name, each.view.topic_id, index)
+                known[pid] = earlier.get(index, PartitionFacts(index, partition.leader))
+                parts[pid] = _stood(known[pid], partition.leader, offsets[TopicPartition(each.view.name, index)])
+                await turns.next()
         pending = await self._read_manifests({each.view.name: each for each in wanted}, parts, whole, problems)
-        found = {
-            each.view.name: TopicFacts(
-                each.view.name,
-                each.view.topic_id,
-                each.policy,
-                each.policy_at,
-                settings.get(each.view.name, {}),
-                tuple(
-                    _waiting(parts[PartitionId(each.view.name, each.view.topic_id, index)], known, each, now_ms)
-                    for index in each.view.partitions
-                ),
-                _copies(each.view),
-            )
-            for each in sorted(wanted, key=lambda each: each.view.name)
-        }
+        found: dict[str, TopicFacts] = {}
+        for each in sorted(wanted, key=lambda each: each.view.name):
+            name, topic_id = each.view.name, each.view.topic_id
+            pids = [PartitionId(name, topic_id, index) for index in each.view.partitions]
+            standing = tuple(_waiting(parts[pid], known[pid], now_ms) for pid in pids)
+            kafkas = settings.get(name, {})
+            found[name] = TopicFacts(name, topic_id, each.policy, each.policy_at, kafkas, standing, _copies(each.view))
+            await turns.next(len(pids))
         proxied = sum(not topic.internal for topic in view.topics.values()) - len(found)
         return Facts(now_ms, view.cluster_id, found, max(0, proxied), group, tuple(problems), pending)
 
@@ -147,8 +145,8 @@ class Survey:
         """Log start, high watermark and last stable offset of each."""
         asked = [TopicPartition(each.view.name, index) for each in wanted for index in each.view.partitions]
         found: dict[TopicPartition, tuple[ListedOffset, ListedOffset, ListedOffset]] = {}
-        for at in range(0, len(asked), OFFSETS_AT_ONCE):
-            some = asked[at : at + OFFSETS_AT_ONCE]
+        for at in range(0, len(asked), AT_ONCE):
+            some = asked[at : at + AT_ONCE]
             earliest, latest, stable = await asyncio.gather(
                 self._cluster.list_offsets(dict.fromkeys(some, EARLIEST), READ_UNCOMMITTED),
                 self._cluster.list_offsets(dict.fromkeys(some, LATEST), READ_UNCOMMITTED),
@@ -248,31 +246,25 @@ def _copies(topic: TopicView) -> float:
     return sum(told) / len(told) if told else 1.0
 
 
-def _by_partition(before: Facts | None) -> dict[PartitionId, PartitionFacts]:
-    topics = before.topics.values() if before is not None else ()
-    return {
-        PartitionId(topic.name, topic.topic_id, part.partition): part for topic in topics for part in topic.partitions
-    }
+def _known(before: Facts | None, topic: TopicView) -> dict[int, PartitionFacts]:
+    """What was known of the topic's partitions; nothing, if it was created anew."""
+    known = before.topics.get(topic.name) if before is not None else None
+    if known is None or known.topic_id != topic.topic_id:
+        return {}
+    return {part.partition: part for part in known.partitions}
 
 
 def _stood(
-    known: Mapping[PartitionId, PartitionFacts],
-    wanted: _Wanted,
-    index: int,
-    leader: int,
-    offsets: Mapping[TopicPartition, tuple[ListedOffset, ListedOffset, ListedOffset]],
+    before: PartitionFacts, leader: int, answers: tuple[ListedOffset, ListedOffset, ListedOffset]
 ) -> PartitionFacts:
     """The partition with the offsets of now, and the manifest as it was read before."""
-    before = known.get(PartitionId(wanted.view.name, wanted.view.topic_id, index), PartitionFacts(index, leader))
-    answers = offsets[TopicPartition(wanted.view.name, index)]
     error = next((each.error for each in answers if each.error), ErrorCode.NONE)
     if error:
         problem = f"its leader doesn't tell its offsets: {error_name(error)}"
         return replace(before, leader=leader, broker_problem=problem)
     start, end, stable = (each.offset for each in answers)
-    moved = (start, end) != (before.log_start, before.high_watermark)
     archived = before.archived
-    if archived is not None and moved and archived.read_ms:
+    if archived is not None and (start, end) != (before.log_start, before.high_watermark):
         archived = replace(archived, still=False)
     return replace(
         before,
@@ -302,13 +294,23 @@ def _read_ms(part: PartitionFacts) -> int:
     return part.archived.read_ms if part.archived is not None else 0
 
 
-def _waiting(
-    part: PartitionFacts, known: Mapping[PartitionId, PartitionFacts], wanted: _Wanted, now_ms: int
-) -> PartitionFacts:
+def _waiting(part: PartitionFacts, before: PartitionFacts, now_ms: int) -> PartitionFacts:
     """With the time since when something waits to be archived while nothing is."""
-    before = known.get(PartitionId(wanted.view.name, wanted.view.topic_id, part.partition))
     if part.archived is None or part.last_stable <= part.archived.end:
         return replace(part, waiting_since_ms=None)
-    since = before.waiting_since_ms if before is not None else None
-    moved = before is None or before.archived is None or before.archived.end != part.archived.end
+    moved = before.archived is None or before.archived.end != part.archived.end
+    since = before.waiting_since_ms
     return replace(part, waiting_since_ms=now_ms if since is None or moved else since)
+
+
+class _Turns:
+    """Lets clients have theirs now and then."""
+
+    def __init__(self) -> None:
+        self._done = 0
+
+    async def next(self, done: int = 1) -> None:
+        self._done += done
+        if self._done >= AT_ONCE:
+            self._done = 0
+            await asyncio.sleep(0)

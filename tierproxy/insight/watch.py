@@ -18,9 +18,9 @@ from tierproxy.insight.survey import Survey
 from tierproxy.tasks import Tasks
 
 FRESH_MS = 4_000
-"""Facts younger than this are not asked for again."""
-STALE_MS = 20_000
-"""Facts older than this are waited for."""
+"""Facts younger than this are not asked for again; or than a ms for each partition, if there are so many."""
+STALE = 5
+"""Facts so many times older are waited for."""
 WAIT = 5.0
 """Seconds, at the most."""
 SURVEY_WITHIN = 120.0
@@ -70,11 +70,12 @@ class Watch:
     async def facts(self) -> Facts | None:
         """What is known now; None while the first survey goes on."""
         survey = self.survey
-        now_ms = self._clock.now_ms()
-        age = now_ms - self._facts.at_ms if self._facts is not None else STALE_MS
-        if self._flight is None and age >= FRESH_MS:
+        known = self._facts
+        fresh_ms = max(FRESH_MS, known.partitions if known is not None else 0)
+        age = self._clock.now_ms() - known.at_ms if known is not None else STALE * fresh_ms
+        if self._flight is None and age >= fresh_ms:
             self._flight = self._tasks.spawn(self._ask(survey), "survey")
-        if self._flight is not None and age >= STALE_MS:
+        if self._flight is not None and age >= STALE * fresh_ms:
             with contextlib.suppress(TimeoutError):
                 return await asyncio.wait_for(asyncio.shield(self._flight), WAIT)
         return self._facts

@@ -121,6 +121,16 @@ def test_nothing_that_others_say_becomes_markup() -> None:
         assert not [value for name, value in read.attributes if name.startswith("on")]
 
 
+def test_what_nobody_knows_is_not_called_nothing() -> None:
+    unread = topic(part(0, 0, None, archive_problem="damaged", damaged=True), part(0, 9, archived(0, 5), number=1))
+    text = words(front_page(seen(unread)))
+    assert "not known" in text[text.index("Look at these") : text.index("Topics")]
+    assert "4 offsets behind, of 1 partition not known" in text
+    assert "nothing behind" not in text
+    assert "no records" not in text
+    assert "nothing behind" in words(front_page(seen(HOLED)))
+
+
 def test_topics_are_found_by_a_part_of_their_names_or_a_pattern() -> None:
     about = seen(FINE, HOLED, LOST)
     for match, found in (("pay", "payments"), ("c*s", "clicks"), ("?rders", "orders")):

@@ -12,7 +12,7 @@ from tierproxy.clock import Clock, ManualClock
 from tierproxy.config import Config
 from tierproxy.insight import watch as module
 from tierproxy.insight.facts import Facts
-from tierproxy.insight.watch import FRESH_MS, STALE_MS, Watch
+from tierproxy.insight.watch import FRESH_MS, STALE, Watch
 
 FOUND = facts(topic(part(0, 9, archived(0, 9))))
 
@@ -20,7 +20,8 @@ FOUND = facts(topic(part(0, 9, archived(0, 9))))
 class Scripted:
     """Surveys that are over when the test says so."""
 
-    def __init__(self, config: Config, clock: Clock) -> None:
+    def __init__(self, found: Facts, clock: Clock) -> None:
+        self._found = found
         self.libraries: Mapping[str, Library] = {}
         self.looks = 0
         self.at_once = 0
@@ -34,7 +35,7 @@ class Scripted:
         assert self.at_once == 1
         await self.go.wait()
         self.at_once -= 1
-        return replace(FOUND, at_ms=self._clock.now_ms(), proxied=self.looks)
+        return replace(self._found, at_ms=self._clock.now_ms(), proxied=self.looks)
 
     async def close(self) -> None:
         self.closed = True
@@ -43,11 +44,12 @@ class Scripted:
 class World:
     def __init__(self, rest_after: float = 3600.0) -> None:
         self.clock = ManualClock()
+        self.found = FOUND
         self.made: list[Scripted] = []
         self.watch = Watch(CONFIG, self.clock, self._begin, rest_after)
 
     def _begin(self, config: Config, clock: Clock) -> Scripted:
-        self.made.append(Scripted(config, clock))
+        self.made.append(Scripted(self.found, clock))
         return self.made[-1]
 
     async def turn(self) -> None:
@@ -109,12 +111,31 @@ async def test_what_is_young_is_shown_at_once_and_not_asked_again(world: World) 
     assert await world.seen() == 2
 
 
+async def test_of_very_many_partitions_is_asked_more_seldom() -> None:
+    world = World()
+    world.found = facts(topic(*(part(0, 9, archived(0, 9), number=n) for n in range(9000))))
+    looking = asyncio.create_task(world.seen())
+    await world.turn()
+    (survey,) = world.made
+    survey.go.set()
+    await looking
+    world.clock.advance(8.9)
+    await world.seen()
+    await world.turn()
+    assert survey.looks == 1
+    world.clock.advance(0.2)
+    await world.seen()
+    await world.turn()
+    assert survey.looks == 2
+    await world.watch.close()
+
+
 async def test_what_is_old_is_waited_for(world: World) -> None:
     looking = asyncio.create_task(world.seen())
     await world.turn()
     world.made[0].go.set()
     await looking
-    world.clock.advance(STALE_MS / 1000)
+    world.clock.advance(STALE * FRESH_MS / 1000)
     assert await world.seen() == 2
 
 
