@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import resource
 import signal
 from collections.abc import Awaitable, Callable, Collection
@@ -54,6 +55,7 @@ from tierproxy.telemetry import BUILD, COLD_ANSWERS_HELD, CONNECTIONS_LIMIT, GAT
 from tierproxy.telemetry.pulse import pulse
 from tierproxy.tiering.archiver import Archiver
 from tierproxy.tls import FollowedContext
+from tierproxy.tracing import Tracing
 from tierproxy.upstream import Cluster, TopicPartition
 
 log = logging.getLogger("tierproxy.app")
@@ -279,6 +281,8 @@ class App:
         followed = [listener.certificate, *(tls.followed for tls in (self._access.tls, self._client_tls) if tls)]
         self._tasks.spawn(_follow([each for each in followed if each is not None]), "files of certificates")
         BUILD.labels(__version__).set(1)
+        tracing = Tracing()
+        tracing.start(os.environ)
 
         def measure() -> None:
             COLD_ANSWERS_HELD.set(memory.held)
@@ -324,6 +328,7 @@ class App:
             for library in libraries.values():
                 await library.store.close()
             await caches.close()
+            await tracing.close()
             if admin is not None:
                 await admin.close()
         if self._crash is not None:
