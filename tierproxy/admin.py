@@ -15,12 +15,14 @@ from typing import Protocol
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from tierproxy.admin_access import is_own_name, may_look
 from tierproxy.config import AdminConfig
 from tierproxy.errors import TierproxyError
 from tierproxy.insight.site import Site
+from tierproxy.telemetry import READY
+from tierproxy.telemetry.pulse import exposition
 
 _INDEX = "tierproxy\n\n/metrics  for Prometheus\n/live     is the process alive?\n/ready    does it serve clients?\n"
 _OPEN = ("/live", "/ready")
@@ -59,6 +61,7 @@ class Health:
         part = PartHealth(ok, reason)
         if self._parts.get(name) != part:
             self._parts[name] = part
+            READY.labels(name).set(ok)
             self._changed(name, part)
 
     @property
@@ -90,7 +93,7 @@ class Admin:
         self,
         config: AdminConfig,
         health: Readiness,
-        metrics: Callable[[], bytes] = generate_latest,
+        metrics: Callable[[], bytes] = exposition,
         site: Site | None = None,
     ) -> None:
         self._config = config

@@ -12,11 +12,13 @@ import signal
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import uvloop
 from prometheus_client import REGISTRY
 
+from tierproxy import __version__
 from tierproxy.access import client_tls, service_access
 from tierproxy.addresses import Addresses, ServerNames
 from tierproxy.admin import Admin, Health
@@ -35,17 +37,20 @@ from tierproxy.cold.deletions import Deletions
 from tierproxy.cold.limits import ColdLimits
 from tierproxy.cold.reader import ColdReader
 from tierproxy.cold.shared_reads import Neighbours
-from tierproxy.config import Config, ListenConfig
+from tierproxy.config import Config, ListenConfig, TopicPolicy
+from tierproxy.config.settings import Settings
 from tierproxy.errors import TierproxyError
 from tierproxy.insight.site import site
 from tierproxy.insight.told import Told, told_here
 from tierproxy.listener import Gate, Listener
 from tierproxy.pressure import Pressure
 from tierproxy.rates import TokenBucket
+from tierproxy.reload import ConfigFile
 from tierproxy.scout import Scout
 from tierproxy.session import Shared
 from tierproxy.tasks import Tasks
-from tierproxy.telemetry import OncePerChange
+from tierproxy.telemetry import BUILD, COLD_ANSWERS_HELD, CONNECTIONS_LIMIT, GATHERED, OncePerChange, set_level
+from tierproxy.telemetry.pulse import pulse
 from tierproxy.tiering.archiver import Archiver
 from tierproxy.tls import FollowedContext
 from tierproxy.upstream import Cluster, TopicPartition
@@ -63,28 +68,51 @@ FILES_EVERY = 1.0
 
 Role = Literal["gateway", "archiver"]
 ALL_ROLES: Collection[Role] = ("gateway", "archiver")
+ARCHIVER_ONLY: tuple[Role, ...] = ("archiver",)
 
 Surroundings = Callable[[Config], AbstractAsyncContextManager[Config]]
 """What must be there before the parts are, and the configuration that they get then."""
 
 
-def run(config: Config, surroundings: Surroundings = contextlib.nullcontext) -> None:
-    """Run gateway and archiver until SIGTERM or SIGINT; returns after a clean stop.
+def run(config: Config, surroundings: Surroundings = contextlib.nullcontext, file: Path | None = None) -> None:
+    """Run gateway and archiver until SIGTERM or SIGINT; returns after a clean stop. `file` is followed.
 
     Raises TierproxyError when it can't start at all (a port is taken, the archive is another cluster's).
     """
-    make_room(config)
-    uvloop.run(_run(config, surroundings))
+    make_room(config, roles_of(config))
+    uvloop.run(_run(config, surroundings, file))
 
 
-async def _run(config: Config, surroundings: Surroundings) -> None:
+async def _run(config: Config, surroundings: Surroundings, file: Path | None) -> None:
     async with surroundings(config) as changed:
-        await App(changed, SystemClock()).run()
+        app, clock, tasks = App(changed, SystemClock(), roles_of(changed)), SystemClock(), Tasks()
+        if file is not None:
+            follow_file(file, changed, app.change, clock, tasks)
+        try:
+            await app.run()
+        finally:
+            await tasks.close()
+
+
+def follow_file(file: Path, config: Config, put: Callable[[Config], None], clock: Clock, tasks: Tasks) -> None:
+    """Have `put` called with what is to be in force when the file changes, or SIGHUP comes and it has changed."""
+    followed = ConfigFile(file, config, put, clock)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, followed.ask)
+    tasks.spawn(followed.run(), "configuration file")
+
+
+def roles_of(config: Config) -> Collection[Role]:
+    """What a process that is alone does."""
+    return ALL_ROLES if config.listen.enabled else ARCHIVER_ONLY
 
 
 def archives_anything(config: Config) -> bool:
-    """Whether there is work for an archiver."""
-    return config.archiver.enabled and any(policy.archive for policy in config.topics)
+    """Whether there is, or may be when policies change, work for an archiver."""
+    return config.archiver.enabled and bool(config.archives)
+
+
+def _names_an_archive(config: Config) -> bool:
+    return any(policy.archive for policy in config.topics)
 
 
 def make_room(config: Config, roles: Collection[Role] = ALL_ROLES) -> None:
@@ -130,6 +158,7 @@ class App:
         neighbours: Neighbours | None = None,
     ) -> None:
         self._config = config
+        self._settings = Settings(config)
         self._clock = clock
         self._roles = roles
         self._speaks_as: Role = "gateway" if "gateway" in roles else "archiver"  # at /ready
@@ -138,18 +167,40 @@ class App:
         self._access = service_access(config.cluster.security)
         self._client_tls = client_tls(config.cluster.security)
         self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._health = health or Health()
         self._tasks = Tasks(on_crash=self._crashed)
         self._background = Tasks()
         self._crash: BaseException | None = None
+        # What keeps something of the configuration that may change: see `change`.
+        self._catalog = Catalog(self._may_archive, _names_an_archive(config))
+        self._limits = ColdLimits(config)
+        self._writing = TokenBucket(config.archiver.write_rate, clock.monotonic())
         self._archiver: Archiver | None = None
 
     def told(self, who: str = "") -> Told:
         """What this process, called `who`, tells of itself on a dashboard."""
         return told_here(who, self._archiver.states if self._archiver is not None else {})
 
+    def change(self, config: Config) -> None:
+        """Have another configuration in force from now on. It differs in what may change while we run (config.changes).
+
+        Parts that ask the settings each time need not be told. The gateway is, before the archiver: it must know that
+        a topic is archived before anything of it is trimmed.
+        """
+        before, self._settings.now = self._settings.now, config
+        set_level(config.log.level)
+        self._catalog.policies_changed(_names_an_archive(config))
+        if (before.limits, before.topics) != (config.limits, config.topics):
+            self._limits.change(config)
+        self._writing.change(config.archiver.write_rate, self._clock.monotonic())
+        if self._archiver is not None:
+            self._archiver.change(before)
+
     def stop(self) -> None:
-        """Come to an end, in good order."""
+        """Come to an end, in good order; told twice, without the delay."""
+        if self._stop.is_set():
+            self._hurry.set()
         self._stop.set()
 
     def _crashed(self, name: str, error: BaseException) -> None:
@@ -161,12 +212,11 @@ class App:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self.stop)
         config = self._config
-        writing = TokenBucket(config.archiver.write_rate, self._clock.monotonic())
         stores = {name: open_store(about) for name, about in config.archives.items()}
         libraries = {
-            name: Library(PacedStore(store, writing, self._clock), config.cluster.name, self._background)
+            name: Library(PacedStore(store, self._writing, self._clock), config.cluster.name, self._background)
             for name, store in stores.items()
         }
         for name, library in libraries.items():
@@ -177,7 +227,7 @@ class App:
         admin = self._admin()
 
         addresses = _addresses(config.listen)
-        catalog = Catalog(self._may_archive, any(policy.archive for policy in config.topics))
+        catalog = self._catalog
         listener = Listener(
             config.listen.host,
             addresses,
@@ -191,7 +241,7 @@ class App:
         scout = Scout(
             gateway_cluster,
             libraries,
-            config.policy_for,
+            self._policy_for,
             catalog,
             addresses,
             listener.open,
@@ -200,14 +250,14 @@ class App:
             partial(self._health.set, "cluster"),
         )
         reader, memory = ColdReader(caches.chunks, self._background), AnswerMemory(config.limits.cold_answers_bytes)
-        limits = ColdLimits(config)
-        cold = ColdAnswers(catalog, scout, reader, memory, libraries, self._background, limits)
+        pressure = Pressure(config.limits.gathered_bytes)
+        cold = ColdAnswers(catalog, scout, reader, memory, libraries, self._background, self._limits)
         listener.connect(
             Shared(
                 cold,
                 Deletions(catalog, scout, libraries),
                 scout.wake,
-                Pressure(config.limits.gathered_bytes),
+                pressure,
                 self._background,
                 config.limits,
                 self._client_tls,
@@ -215,11 +265,20 @@ class App:
         )
         followed = [listener.certificate, *(tls.followed for tls in (self._access.tls, self._client_tls) if tls)]
         self._tasks.spawn(_follow([each for each in followed if each is not None]), "files of certificates")
+        BUILD.labels(__version__).set(1)
+
+        def measure() -> None:
+            COLD_ANSWERS_HELD.set(memory.held)
+            GATHERED.set(pressure.total)
+            caches.measure()
+
+        serves, archives = "gateway" in self._roles, "archiver" in self._roles and archives_anything(config)
+        self._background.spawn(pulse([measure] if serves else []), "pulse")
         try:
             if admin is not None:
                 await admin.start()
-            serves, archives = "gateway" in self._roles, "archiver" in self._roles and archives_anything(config)
             if serves:
+                CONNECTIONS_LIMIT.set(config.limits.connections)
                 await caches.start()
             if await self._reached(scout.start if serves else archiver_cluster.refresh):
                 await warm_up(stores.values())
@@ -228,7 +287,7 @@ class App:
                     self._tasks.spawn(scout.run(), "scout")
                 if archives:
                     self._archiver = Archiver(
-                        config,
+                        self._settings,
                         archiver_cluster,
                         libraries,
                         self._clock,
@@ -238,6 +297,8 @@ class App:
                     self._tasks.spawn(self._archiver.run(), "archiver")
                 self._health.set(self._speaks_as, True, "")
                 await self._stop.wait()
+                if serves and self._crash is None:
+                    await self._serve_on(config.listen.drain_delay_ms / 1000)
                 log.info("stopping")
         finally:
             self._health.set(self._speaks_as, False, "stopping")
@@ -262,14 +323,25 @@ class App:
         async def ask() -> list[Told]:
             return [self.told()]
 
-        return Admin(config.admin, self._health, site=site(config, self._clock, REGISTRY, ask))
+        return Admin(config.admin, self._health, site=site(self._settings, self._clock, REGISTRY, ask))
+
+    async def _serve_on(self, delay: float) -> None:
+        """Whoever sends clients to us has to learn that we stop, before we do."""
+        if delay > 0:
+            log.info("stopping in %g s: /ready says no, clients are served until then", delay)
+            self._health.set(self._speaks_as, False, f"stopping, {delay:g} s after being told to")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), delay)
 
     def _cluster(self, client_id: str) -> Cluster:
         return Cluster(self._config.cluster.bootstrap, self._access, client_id, self._clock)
 
     def _may_archive(self, topic: str) -> bool:
-        policy = self._config.policy_for(topic, False)
+        policy = self._policy_for(topic, False)
         return policy is not None and policy.archive is not None
+
+    def _policy_for(self, topic: str, internal: bool) -> TopicPolicy | None:
+        return self._settings.now.policy_for(topic, internal)
 
     async def _reached(self, ask: Callable[[], Awaitable[Any]]) -> bool:
         """Wait until some broker answers; False when told to stop before that."""
@@ -297,8 +369,8 @@ async def _follow(contexts: list[FollowedContext]) -> None:
 
 def _addresses(listen: ListenConfig) -> Addresses:
     if listen.sni is None:
-        assert listen.advertised_host is not None, "the configuration was checked"
-        return Addresses(listen.advertised_host, listen.port)
+        assert listen.advertised_host is not None or not listen.enabled, "the configuration was checked"
+        return Addresses(listen.advertised_host or "localhost", listen.port)
     names = ServerNames(listen.sni.bootstrap, listen.sni.broker)
     return Addresses(names.bootstrap, listen.port, names=names)
 

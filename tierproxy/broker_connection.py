@@ -13,6 +13,8 @@ Clients' own connections are not these: their bytes flow through `tierproxy.sess
 """
 
 import asyncio
+import os
+import re
 import ssl
 from collections import deque
 from typing import cast
@@ -111,7 +113,7 @@ class BrokerConnection:
             ) from None
         except OSError as error:
             self.close()
-            raise Unreachable(f"broker {self.host}:{self.port}: {error.strerror or error}") from error
+            raise Unreachable(f"broker {self.host}:{self.port}: {_words(error)}") from error
         except BaseException:  # also on cancellation: nobody else knows this transport
             self.close()
             raise
@@ -236,6 +238,12 @@ class BrokerConnection:
             raise AccessRefused(f"{name} takes no SASL at this port (cluster.security.protocol)")
         if answer.error != ErrorCode.NONE:
             raise AccessRefused(f"{name} refuses to authenticate: {error_name(answer.error)}")
+
+
+def _words(error: OSError) -> str:
+    """What the system says. asyncio says instead what it tried, at each of a name's addresses."""
+    number = error.errno if error.errno is not None else next(map(int, re.findall(r"\[Errno (\d+)\]", str(error))), 0)
+    return os.strerror(number) if number > 0 else error.strerror or str(error)
 
 
 class _Room:

@@ -40,6 +40,14 @@ class ByteCache(Generic[K, V]):
         self.drop(key)
         self._entries[key] = value
         self.size += self._size_of(value)
+        self._make_room()
+
+    def fit(self, capacity: int) -> None:
+        """From now on it is `capacity`."""
+        self._capacity = capacity
+        self._make_room()
+
+    def _make_room(self) -> None:
         while self.size > self._capacity and len(self._entries) > 1:
             self.drop(next(iter(self._entries)))
 

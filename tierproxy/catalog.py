@@ -73,26 +73,35 @@ class Catalog:
     topics_stale: bool = False  # a topic or partition was met that the last metadata did not show
     doubtful: set[TopicKey] = field(default_factory=set)  # of those, the ones an out-of-range answer was about
     _topics: dict[TopicKey, ArchivedTopic] = field(default_factory=dict)
-    _passing: set[TopicKey] = field(default_factory=set)  # known and not archived
+    _passing: dict[TopicKey, str] = field(default_factory=dict)  # known and not archived, with their names
     _tiers: dict[TopicKey, dict[int, Tier]] = field(default_factory=dict)
 
     # -- told by the scout and the archiver -------------------------------------------------------------------------
 
     def set_topics(self, archived: Iterable[ArchivedTopic], passing: Iterable[tuple[str, bytes]]) -> None:
-        """Replace what is known of topics; tiers of topics that still exist are kept."""
+        """Replace what is known of topics; tiers of topics that still exist are kept, in the same archive."""
         topics: dict[TopicKey, ArchivedTopic] = {}
         tiers: dict[TopicKey, dict[int, Tier]] = {}
         for topic in archived:
             keys: list[TopicKey] = [topic.name] if topic.topic_id == NO_ID else [topic.topic_id, topic.name]
-            kept = self._tiers.get(keys[0], {})
+            kept = {
+                index: tier for index, tier in self._tiers.get(keys[0], {}).items() if tier.archive == topic.archive
+            }
             for index, tier in kept.items():
+                tier.on_gap = topic.on_gap
                 self._led_by(tier, topic.leaders.get(index))
             for key in keys:
                 topics[key], tiers[key] = topic, kept
         self._topics, self._tiers = topics, tiers
-        self._passing = {key for pair in passing for key in pair if key != NO_ID}
+        self._passing = {key: pair[0] for pair in passing for key in pair if key != NO_ID}
         self.topics_stale = False
         self.doubtful.clear()
+
+    def policies_changed(self, archives_anything: bool) -> None:
+        """Topics that pass and may be archived from now on aren't known until they are learned again, which is soon."""
+        self.archives_anything = archives_anything
+        self._passing = {key: name for key, name in self._passing.items() if not self.may_archive(name)}
+        self.topics_stale = True
 
     def committed(self, pid: PartitionId, manifest: Manifest, now_ms: int) -> None:
         """The archiver of this process has committed `manifest`: it counts from this moment on.

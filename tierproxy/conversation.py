@@ -14,7 +14,8 @@ Of a request, only as much is gathered as its treatment needs (routing/table.py)
 
 HELD: the answer needs something that takes time (`Hold`: archived records, a port to be opened). The shell carries it
 out and calls `release` with the finished payload. Until then no later answer is looked at; a broker would not have
-come to it either. The shell pauses reading, and what it had read already waits in `_backlog`.
+come to it either. The shell pauses reading, and what it had read already waits in `_backlog`. Only a run of
+ListOffsets is read on, so that what they need is begun together; their answers wait for their turn (`HeldAnswers`).
 
 What this module must not know: sockets, clocks, the archive, what is cached. It reads facts from the `Catalog` and
 marks there what is missing.
@@ -52,10 +53,11 @@ from tierproxy.routing import fetch as fetch_routing
 from tierproxy.routing import handshake
 from tierproxy.routing import offsets as offsets_routing
 from tierproxy.routing.deletes import deletions
-from tierproxy.routing.holds import Client, DeletesHold, EndpointsHold, FetchHold, Hold, OffsetsHold
+from tierproxy.routing.holds import Client, DeletesHold, EndpointsHold, FetchHold, HeldAnswers, Hold, OffsetsHold
 from tierproxy.routing.stream import StreamPatch
 from tierproxy.routing.table import ENDPOINTS_SINCE, KNOWN, OFFERED, Treatment, offers, treatment
 from tierproxy.sasl import MOST_NAME
+from tierproxy.telemetry.traffic import TRAFFIC, Tier
 
 HEAD_BYTES = 72 * 1024
 """Enough for a header with the longest client id and a transactional id: what can't be told from it is malformed."""
@@ -105,7 +107,8 @@ class _Expected:
     treatment: Treatment
     request: _Remembered | None = None
     hold: bool = False
-    asked_at: float = 0.0  # of a fetch
+    asked_at: float = 0.0
+    took: float = 0.0  # until its answer began
     size: int = 0  # of the request as it came, where it is kept in `request`
 
 
@@ -114,8 +117,9 @@ class Conversation:
     """Feed it with `from_client`, `from_broker` and `release`; then take what is in `to_client` and `to_broker`.
 
     `now`, in seconds, is the shell's to keep right: nothing here is decided by it, fetches are told when they came.
-    `held` is what the shell has to carry out before more answers can be looked at. `closing`, once set, says why the
-    conversation is over: what is in `to_client` may still be sent, nothing more is read.
+    What is in `to_carry_out` the shell begins, and calls `release` at its end; `held` is the one whose turn it is to be
+    answered. `closing`, once set, says why the conversation is over: what is in `to_client` may still be sent, nothing
+    more is read.
     """
 
     catalog: Catalog
@@ -126,8 +130,10 @@ class Conversation:
     now: float = 0.0
     to_client: list[Buffer] = field(default_factory=list)
     to_broker: list[Buffer] = field(default_factory=list)
+    to_carry_out: list[Hold] = field(default_factory=list)
     held: Hold | None = None
     closing: str | None = None
+    leaving: bool = False  # requests that have not begun to be forwarded never are; their client asks somebody else
     requests_seen: int = 0
 
     _requests: FrameSplitter = field(init=False)
@@ -144,7 +150,8 @@ class Conversation:
     _answer: bytearray = field(default_factory=bytearray)  # gathered of it
     _stream: FetchStream | None = None
     _answer_passes: bool = False
-    _held_bytes: int = 0
+    _line: HeldAnswers = field(default_factory=HeldAnswers)
+    _held_for: list[tuple[Hold, _Expected]] = field(default_factory=list)  # whose answers are held
     _fetches_held: int = 0
     _backlog: deque[Piece] = field(default_factory=deque)
     _last: str | None = None  # no request is taken any more; once the last answer is sent, this is why it is over
@@ -157,6 +164,11 @@ class Conversation:
     def unanswered(self) -> int:
         """How many requests are waiting for an answer."""
         return len(self._ledger) + (self._current is not None)
+
+    @property
+    def idle(self) -> bool:
+        """Whether every request that was forwarded, or has begun to be, is answered."""
+        return self.unanswered == 0 and self.held is None and not self._request_passes
 
     @property
     def user(self) -> str | None:
@@ -177,7 +189,7 @@ class Conversation:
     @property
     def gathered(self) -> int:
         """Bytes in memory of messages that are not complete, or held."""
-        return len(self._head) + len(self._answer) + self._held_bytes
+        return len(self._head) + len(self._answer) + self._line.size
 
     # -- the client's side ------------------------------------------------------------------------------------------
 
@@ -191,6 +203,10 @@ class Conversation:
         begins = bytes(self._arrived[0][:2]) if self._arrived else b""
         try:
             while self._last is None and not self.crowded and self._split():
+                if self.leaving and not self._request_passes:
+                    self._unread.clear()
+                    self._arrived.clear()
+                    break
                 self._request_piece(self._unread.popleft())
                 if self.crowded:
                     self._send_own_answers()
@@ -234,9 +250,12 @@ class Conversation:
         self.requests_seen += 1
         before = len(self._ledger)
         self._request(header, head, piece)
-        if len(self._ledger) > before and isinstance(owed := self._ledger[-1], _Expected) and owed.request is not None:
-            owed.size = piece.size
-            self._owed += piece.size
+        TRAFFIC.asked(header.api_key, piece.size)
+        if len(self._ledger) > before and isinstance(owed := self._ledger[-1], _Expected):
+            owed.asked_at = self.now
+            if owed.request is not None:
+                owed.size = piece.size
+                self._owed += piece.size
 
     def _request(self, header: RequestHeader, head: bytes | bytearray, piece: Piece) -> None:
         how = treatment(header.api_key)
@@ -306,7 +325,7 @@ class Conversation:
             # max_bytes lies before the isolation level, which lies before the session, where there is one (v7+)
             at = header.body_at + 12 if request.session_at is None else request.session_at - 5
             _INT32.pack_into(payload, at, fetch_routing.reserve_for_cold(request, self.catalog))
-        self._ledger.append(_Expected(header, Treatment.FETCH, request, hold, self.now))
+        self._ledger.append(_Expected(header, Treatment.FETCH, request, hold))
         return payload
 
     # -- the broker's side ------------------------------------------------------------------------------------------
@@ -337,19 +356,38 @@ class Conversation:
         """Whether there are views in `_backlog` of what was fed to `from_broker`."""
         return bool(self._backlog)
 
-    def release(self, payload: list[Buffer]) -> None:
-        """The held answer is finished: `payload` is sent, and reading goes on."""
-        assert self.held is not None
-        self.held = None
-        self._held_bytes = 0
-        self._send(payload)
+    @property
+    def listens(self) -> bool:
+        """Whether the broker's next answer can be looked at now."""
+        if self.held is None:
+            return True
+        if not isinstance(self.held, OffsetsHold) or self._line.full:
+            return False
+        following = self._current or (self._ledger[0] if self._ledger else None)
+        return isinstance(following, _Expected) and following.treatment is Treatment.LIST_OFFSETS
+
+    def release(self, payload: list[Buffer], hold: Hold | None = None) -> None:
+        """`hold`, by default the first one, is finished: `payload` is sent in its turn, and reading goes on."""
+        finished = hold or self.held
+        assert finished is not None
+        self._count_held(finished, payload)
+        for each in self._line.finish(finished, payload):
+            self._send(each)
+        self.held = self._line.first
         try:
             self._read_answers()
         except MalformedError as fault:
             self.closing = f"the broker sent an answer that can't be understood: {fault}"
 
+    def _count_held(self, hold: Hold, payload: list[Buffer]) -> None:
+        at = next(at for at, (each, _) in enumerate(self._held_for) if each is hold)
+        _, asked = self._held_for.pop(at)
+        tier: Tier = "hot" if isinstance(hold, EndpointsHold) else "cold"
+        size = sum(len(part) for part in payload)
+        TRAFFIC.answered(asked.header.api_key, size, self.now - asked.asked_at, tier)
+
     def _read_answers(self) -> None:
-        while self._backlog and self.held is None:
+        while self._backlog and self.listens:
             self._answer_piece(self._backlog.popleft())
         if self.held is None:
             self._send_own_answers()
@@ -384,7 +422,9 @@ class Conversation:
             self._answer.clear()
             self._begin_answer(piece, head)
         if piece.last:
-            self._held_bytes = piece.size if self.held is not None else 0
+            asked = self._current
+            if asked is not None and not (self._held_for and self._held_for[-1][1] is asked):
+                TRAFFIC.answered(asked.header.api_key, piece.size, asked.took)
             self._current = self._stream = None
             self._answer_passes = False
             self._answer.clear()
@@ -401,6 +441,7 @@ class Conversation:
         if correlation_id != expected.header.correlation_id:
             raise MalformedError(f"answer {correlation_id} in place of answer {expected.header.correlation_id}")
         self._current = expected
+        expected.took = self.now - expected.asked_at
         if self._must_gather(expected, piece.size):
             if piece.last:
                 self._whole_answer(expected, bytes(head))
@@ -444,15 +485,17 @@ class Conversation:
                 response = decode_list_offsets_response(payload, header.version)
                 questions = offsets_routing.questions(response, expected.request, self.catalog)
                 if questions:
-                    self.held = OffsetsHold(header.version, header.correlation_id, response, questions)
-                else:
+                    self._hold(OffsetsHold(header.version, header.correlation_id, response, questions), payload)
+                elif self.held is None:
                     self._send([payload])
+                else:
+                    self._line.put(None, [payload], len(payload))
             case Treatment.DELETE_RECORDS:
                 assert isinstance(expected.request, DeleteRecordsRequest)
                 deleted = decode_delete_records_response(payload, header.version)
                 archived = deletions(deleted, expected.request, self.catalog)
                 if archived:
-                    self.held = DeletesHold(header.version, header.correlation_id, deleted, archived)
+                    self._hold(DeletesHold(header.version, header.correlation_id, deleted, archived), payload)
                 else:
                     self._send([payload])
             case Treatment.SASL_HANDSHAKE:
@@ -476,10 +519,11 @@ class Conversation:
             name = (expected.header.client_id or b"")[:MOST_NAME].decode("utf-8", "replace")
             client = Client(name, self.user, self.host)
             self._fetches_held += 1
-            self.held = FetchHold(request, response, refused, expected.asked_at, client, number=self._fetches_held)
-            if not self.held.all_cold:
+            hold = FetchHold(request, response, refused, expected.asked_at, client, number=self._fetches_held)
+            if not hold.all_cold:
                 self._hot_at = self.now
-            self.held.reads_hot = self.now - self._hot_at < HOT_SECONDS
+            hold.reads_hot = self.now - self._hot_at < HOT_SECONDS
+            self._hold(hold, payload)
             return
         fetch_routing.show_log_starts(response, self.catalog)
         self._send(encode_fetch_response(response))
@@ -488,9 +532,16 @@ class Conversation:
         endpoints: list[Endpoint] = read_endpoints(header.api_key, header.version, payload)
         unheard_of = self.addresses.note(endpoints)
         if unheard_of:
-            self.held = EndpointsHold(unheard_of, header.api_key, header.version, payload)
+            self._hold(EndpointsHold(unheard_of, header.api_key, header.version, payload), payload)
         else:
             self._send(rewrite_endpoints(header.api_key, header.version, payload, self.addresses.advertised))
+
+    def _hold(self, hold: Hold, payload: bytes) -> None:
+        assert self._current is not None
+        self._held_for.append((hold, self._current))
+        self._line.put(hold, [], len(payload))
+        self.to_carry_out.append(hold)
+        self.held = self._line.first
 
     def _send(self, payload: list[Buffer]) -> None:
         self.to_client.append(_INT32.pack(sum(len(part) for part in payload)))

@@ -21,6 +21,7 @@ class Flights(Generic[K, V]):
         self._tasks = tasks
         self._name = name
         self._flying: dict[K, asyncio.Task[V]] = {}
+        self._unbegun: set[K] = set()
         self._next: dict[K, asyncio.Task[V]] = {}
 
     def __contains__(self, key: K) -> bool:
@@ -33,7 +34,7 @@ class Flights(Generic[K, V]):
     def fresh(self, key: K, start: Callable[[], Coroutine[Any, Any, V]]) -> Awaitable[V]:
         """Wait for a flight that starts no earlier than now; everyone who asks before it starts shares it."""
         current = self._flying.get(key)
-        if current is None:
+        if current is None or key in self._unbegun:
             return self.join(key, start)
         following = self._next.get(key)
         if following is None:
@@ -47,10 +48,19 @@ class Flights(Generic[K, V]):
         return await self.join(key, start)
 
     def _launch(self, key: K, start: Callable[[], Coroutine[Any, Any, V]]) -> asyncio.Task[V]:
-        task = self._spawn(key, start())
+        self._unbegun.add(key)
+        task = self._spawn(key, self._begin(key, start))
         self._flying[key] = task
-        task.add_done_callback(lambda _: self._flying.pop(key, None))
+        task.add_done_callback(lambda _: self._landed(key))
         return task
+
+    async def _begin(self, key: K, start: Callable[[], Coroutine[Any, Any, V]]) -> V:
+        self._unbegun.discard(key)
+        return await start()
+
+    def _landed(self, key: K) -> None:
+        self._unbegun.discard(key)  # it was cancelled before it began
+        self._flying.pop(key, None)
 
     def _spawn(self, key: K, flight: Coroutine[Any, Any, V]) -> asyncio.Task[V]:
         # Errors belong to those who wait; when nobody does any more there is nobody to tell.

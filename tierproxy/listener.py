@@ -19,7 +19,7 @@ from tierproxy.conversation import Conversation
 from tierproxy.errors import TierproxyError
 from tierproxy.session import Session, Shared
 from tierproxy.tasks import Tasks
-from tierproxy.telemetry import CONNECTIONS_REFUSED, OncePerChange
+from tierproxy.telemetry import CONNECTIONS_ACCEPTED, CONNECTIONS_REFUSED, OncePerChange
 from tierproxy.tls import FollowedContext
 from tierproxy.tls_door import TlsDoor
 
@@ -183,6 +183,7 @@ class Listener:
 
     def _session(self, broker: Broker) -> Session:
         assert self._shared is not None, "connect() comes before open()"
+        CONNECTIONS_ACCEPTED.inc()
         session = Session(
             Conversation(self._catalog, self._addresses, self._limits.frame_bytes, self._limits.unanswered),
             broker,
@@ -237,7 +238,10 @@ class Listener:
     # -- the end ----------------------------------------------------------------------------------------------------
 
     async def close(self, drain: float) -> None:
-        """Accept nothing more, let open answers finish for at most `drain` seconds, close all connections."""
+        """Accept nothing more, let open answers finish for at most `drain` seconds, close all connections.
+
+        What is asked meanwhile is not forwarded: a client that has it closed in its face may ask again anywhere.
+        """
         self._behind_gate.clear()
         for server in self._servers.values():
             server.close()
@@ -245,9 +249,13 @@ class Listener:
             self._door.close()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + drain
-        while loop.time() < deadline and any(not session.idle for session in self._sessions):
+        for session in self._sessions:
+            session.leave()
+        while True:
             for session in [s for s in self._sessions if s.idle]:
                 session.end(None)
+            if not self._sessions or loop.time() >= deadline:
+                break
             await asyncio.sleep(DRAIN_POLL)
         for session in list(self._sessions):
             session.end(None)

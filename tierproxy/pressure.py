@@ -8,6 +8,8 @@ the middle of a message is the idle limit's business (session.py).
 from collections.abc import Hashable
 from typing import Protocol
 
+from tierproxy.telemetry import LIMIT_WAITS
+
 
 class Gatherer(Hashable, Protocol):
     """Who gathers; told when it may be worth asking `must_wait` again."""
@@ -42,7 +44,9 @@ class Pressure:
         """Whether `who` may not read on now. It will be told when that may have changed."""
         if self.total <= self._limit or who not in self._gathering or who is next(iter(self._gathering)):
             return False
-        self._waiting.add(who)
+        if who not in self._waiting:
+            self._waiting.add(who)
+            LIMIT_WAITS.labels("gathered").inc()
         return True
 
     def _wake(self) -> None:

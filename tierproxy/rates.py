@@ -22,6 +22,11 @@ class TokenBucket:
         self._level = 0.0
         self._at = now
 
+    def change(self, rate: int | None, now: float) -> None:
+        """Another rate from now on. What was too much until now is waited for as long as it would have been."""
+        wait = self.wait(now)
+        self.rate, self._level, self._at = rate, -wait * (rate or 0), now
+
     def wait(self, now: float) -> float:
         """Seconds until something may pass again."""
         if self.rate is None:

@@ -27,6 +27,7 @@ from tierproxy.upstream import (
     EARLIEST,
     LATEST,
     MAX_TIMESTAMP,
+    NOBODY,
     READ_COMMITTED,
     READ_UNCOMMITTED,
     Cluster,
@@ -74,7 +75,9 @@ class Scout:
         self._tasks = tasks
         self._brokers: Flights[PartitionId, tuple[int, int]] = Flights(tasks, "broker facts of")
         self._manifests: Flights[PartitionId, Manifest | None] = Flights(tasks, "manifest of")
-        self._identities: Flights[PartitionId, bool] = Flights(tasks, "identity of")
+        self._identities: Flights[tuple[bytes, int | PartitionId], tuple[bool, int, PartitionId]] = Flights(
+            tasks, "identity of"
+        )
         self._topics: Flights[str, None] = Flights(tasks, "metadata of")
         self._topics_at = -TOPICS_EVERY
         self._claimed: set[str] = set()  # archives that are recorded as this cluster's
@@ -82,6 +85,7 @@ class Scout:
         self._failed: set[PartitionId] = set()  # those that are tried again in a moment
         self._wake = asyncio.Event()
         self._in_use: dict[PartitionId, Tier] = {}
+        self._archived: set[str] = set()  # topics that a policy archived when last looked at
         self._trouble = OncePerChange(log)
 
     async def start(self) -> None:
@@ -125,6 +129,15 @@ class Scout:
         """The manifest as it is stored now; None if nothing is archived. Raises TierproxyError if it can't be read."""
         return await self._manifests.fresh(tier.pid, lambda: self._learn_manifest(tier))
 
+    async def manifest_coming(self, tier: Tier) -> Manifest | None:
+        """What a read finds that is under way, perhaps since before the question; None if none is, or it fails."""
+        if tier.pid not in self._manifests:
+            return None
+        try:
+            return await self._manifests.join(tier.pid, lambda: self._learn_manifest(tier))
+        except TierproxyError:
+            return None
+
     def trusts(self, tier: Tier) -> bool:
         """Whether the manifest known is young enough to serve from: a user may have deleted records elsewhere."""
         return self._clock.now_ms() - tier.manifest_at_ms <= MANIFEST_TRUST_MS
@@ -151,8 +164,18 @@ class Scout:
         return cluster_id
 
     async def same_topic_now(self, tier: Tier) -> bool:
-        """Whether the tier's topic still is what its name stands for. If not, the catalog knows better afterwards."""
-        return await self._identities.fresh(tier.pid, partial(self._ask_identity, tier))
+        """Whether the tier's topic still is what its name stands for. If not, the catalog knows better afterwards.
+
+        The partition's leader says so, for all of the topic that it leads.
+        """
+        pid, name = tier.pid, TopicPartition(tier.pid.topic, tier.pid.partition)
+        leader = self._cluster.view.leader(name)
+        whose = (pid.topic_id, pid if leader == NOBODY else leader)
+        same, leader, asked = await self._identities.fresh(whose, partial(self._ask_identity, tier))
+        if asked != pid and (not same or leader != self._cluster.view.leader(name)):
+            # It was asked for another partition, which may have failed, or moved, alone.
+            same, _, _ = await self._ask_identity(tier)
+        return same
 
     async def highest_time(self, tier: Tier) -> int:
         """The highest timestamp in the leader's log, decided or not; -1 if there is none. Raises TierproxyError."""
@@ -240,13 +263,15 @@ class Scout:
             raise TierproxyError(f"the leaders don't say where logs begin and end ({', '.join(failed[:5])})")
         return learned
 
-    async def _ask_identity(self, tier: Tier) -> bool:
+    async def _ask_identity(self, tier: Tier) -> tuple[bool, int, PartitionId]:
+        """And which leader was asked, for which partition."""
         name = TopicPartition(tier.pid.topic, tier.pid.partition)
         said = (await self._cluster.topic_ids([name]))[name]
+        leader = self._cluster.view.leader(name)
         if said.error == ErrorCode.NONE and said.topic_id == tier.pid.topic_id:
-            return True
+            return True, leader, tier.pid
         await self.topics_now()
-        return False
+        return False, leader, tier.pid
 
     async def _refresh_topics(self) -> None:
         self._topics_at = self._clock.monotonic()
@@ -270,6 +295,14 @@ class Scout:
                 ArchivedTopic(topic.name, topic.topic_id, len(leaders), policy.archive, policy.on_gap, leaders)
             )
         self._catalog.set_topics(archived, passing)
+        lost = sorted(name for name, _ in passing if name in self._archived)
+        if lost:
+            log.warning(
+                "%d topics are just proxied from now on (%s): what is archived of them is not served any more",
+                len(lost),
+                ", ".join(lost[:3]) + (", …" if len(lost) > 3 else ""),
+            )
+        self._archived = {topic.name for topic in archived}
         if self._catalog.wanted:
             self.wake()
 

@@ -92,7 +92,7 @@ class Session:
         self._moved_at = 0.0  # when bytes last came, from either side, or were taken by the client
         self._untaken = 0  # bytes that the client has not taken, when that was last looked at
         self._begun: tuple[int | None, float] = (None, 0.0)  # the request that is being gathered, and since when
-        self._holding: asyncio.Task[None] | None = None
+        self._holding: set[asyncio.Task[None]] = set()
         self._lent: Allowance | None = None  # for archived records that the client has not taken yet
         self._loop = asyncio.get_running_loop()
         self._passed = 0  # bytes that passed and are not in the metric yet
@@ -160,8 +160,8 @@ class Session:
         if reason:
             CONNECTIONS_CLOSED.inc()
             self._shared.closings.say(_KIND.split(reason)[0], f"connection of {self.name} closed: {reason}")
-        if self._holding is not None:
-            self._holding.cancel()
+        for task in self._holding:
+            task.cancel()
         for side in (self.client, self.broker):
             if side.connected:
                 side.close()
@@ -176,10 +176,14 @@ class Session:
             self._ports.unreachable(self._address, broker_trouble(error))
         self.end(None)
 
+    def leave(self) -> None:
+        """Forward no more requests. Reading goes on: bytes that nobody has read would break off what was sent last."""
+        self._talk.leaving = True
+
     @property
     def idle(self) -> bool:
-        """Whether every request has been answered."""
-        return self._talk.unanswered == 0 and self._talk.held is None
+        """Whether every request has been answered, and the client has taken the answers."""
+        return self._talk.idle and not (self.client.connected and self.client.transport.get_write_buffer_size())
 
     def check_idle(self, now: float) -> None:
         """End it if nothing has moved for too long; `now` is the loop's time."""
@@ -211,7 +215,7 @@ class Session:
         self._carry_out()
 
     def from_broker(self, data: bytes | memoryview) -> None:
-        self._moved_at = self._loop.time()
+        self._moved_at = self._talk.now = self._loop.time()
         if (
             self._talk.passes(len(data)) and not self._over
         ):  # the usual case by far: records, in the middle of an answer
@@ -247,9 +251,12 @@ class Session:
             self.end(talk.closing)
             return
         self._shared.pressure.note(self, talk.gathered)
-        if talk.held is not None and self._holding is None and not self.client.full:
-            self._holding = self._shared.tasks.spawn(self._carry_out_hold(talk.held), f"held answer of {self.name}")
-            self._holding.add_done_callback(self._hold_ended)
+        if talk.to_carry_out and not self.client.full:
+            holds, talk.to_carry_out = talk.to_carry_out, []
+            for hold in holds:
+                task = self._shared.tasks.spawn(self._carry_out_hold(hold), f"held answer of {self.name}")
+                self._holding.add(task)
+                task.add_done_callback(self._hold_ended)
         self._flow()
 
     def _flow(self) -> None:
@@ -257,7 +264,7 @@ class Session:
         pressed = self._shared.pressure.must_wait(self)
         crowded = self.client.full or self.broker.full or self._talk.crowded
         self.client.pause_reading(pressed or crowded or not self.broker.connected)
-        self.broker.pause_reading(pressed or self.client.full or self._talk.held is not None)
+        self.broker.pause_reading(pressed or self.client.full or not self._talk.listens)
 
     def carry_on(self) -> None:
         """One side takes bytes again: what waited for that goes on, a held answer too."""
@@ -272,8 +279,8 @@ class Session:
 
     async def _carry_out_hold(self, hold: Hold) -> None:
         payload = await self._finish(hold)
-        self._holding = None
-        self._talk.release(payload)
+        self._talk.now = self._loop.time()
+        self._talk.release(payload, hold)
         self._carry_out()
         self.broker.settle()
         if not self.client.full:
@@ -285,6 +292,7 @@ class Session:
             self._lent = None
 
     def _hold_ended(self, task: asyncio.Task[None]) -> None:
+        self._holding.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self.end("an answer could not be finished; the log says why")
 

@@ -408,7 +408,8 @@ class Cluster:
                 return _decoded(connection, decode, payload, version)
             except Unreachable as error:
                 reasons.append(str(error))
-        raise Unreachable("no broker can be reached: " + "; ".join(reasons))
+        where = "" if self.view.brokers else " (cluster.bootstrap)"
+        raise Unreachable(f"no broker can be reached{where}: {'; '.join(reasons)}")
 
     async def ask_broker(
         self,

@@ -68,6 +68,9 @@ class _Known:
     async def manifest_now(self, tier: Tier) -> Manifest | None:
         raise NotImplementedError
 
+    async def manifest_coming(self, tier: Tier) -> Manifest | None:
+        raise NotImplementedError
+
     async def topics_now(self) -> None:
         raise NotImplementedError
 

@@ -2,7 +2,7 @@
 
 Map:
 
-- `matrix` names the clients, what each can do and what it puts on the wire; `compatibility` makes the README's tables
+- `matrix` names the clients, what each can do and what it puts on the wire; `compatibility` makes docs/compatibility.md
   of it;
 - `client` is the interface, `libraries` the three Python libraries behind it;
 - `worker` runs a client in another language as a program of its own, told by JSON lines what to do; `java`, `golang`

@@ -1,9 +1,8 @@
-"""README.md's section on compatibility, made of what the tests do and of the product's own tables.
+"""docs/compatibility.md, made of what the tests do and of the product's own tables.
 
-`python -m tests.clients.compatibility` puts it in its place in the README; a unit test fails while it isn't there.
+`python -m tests.clients.compatibility` writes it; a unit test fails while it is another.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 
 from protocol.apis import ApiKey
@@ -14,9 +13,8 @@ from tests.clients.tools import TOOLS
 from tests.kit import PROJECT
 from tierproxy.routing.table import OFFERED, TREATMENTS, treatment
 
-README = PROJECT / "README.md"
-BEGIN = "<!-- made by `python -m tests.clients.compatibility`: change that, not this -->\n"
-END = "<!-- end of what is made -->\n"
+PAGE = PROJECT / "docs" / "compatibility.md"
+HEAD = "# Compatibility\n\n<!-- made by `python -m tests.clients.compatibility`: change that, not this -->\n"
 
 _PROTOCOLS = {CLASSIC: "classic", NEXT: "KIP-848"}
 _WIRE = (ApiKey.FETCH, ApiKey.LIST_OFFSETS, ApiKey.METADATA, ApiKey.FIND_COORDINATOR)
@@ -32,7 +30,7 @@ _OLDER = "`make clients` adds older ones, down to the oldest that Kafka 4 lets i
 _TOOLS = "**Kafka's own tools**, through tierproxy:\n"
 _SECURITY = """\
 **Security.** Each of these clients logs in so, and reads what is archived, in `make test`; what can't work is listed
-under [Security](#security).
+in [security.md](security.md).
 """
 _APIS = """\
 **APIs.** tierproxy looks into these, so it hides versions from clients that it doesn't know yet, and refuses them:
@@ -43,11 +41,12 @@ answers might carry brokers' addresses.
 """
 
 
-def section() -> str:
-    """The text between BEGIN and END."""
+def page() -> str:
+    """The page as it should be."""
     head = ["client", "version", "groups", *map(_name, _WIRE)]
     return "\n".join(
         [
+            HEAD,
             _CLIENTS,
             _table(head, map(_client, CLIENTS)),
             _OLDER,
@@ -61,15 +60,6 @@ def section() -> str:
             _OTHERS,
         ]
     )
-
-
-def with_section(readme: str) -> str:
-    """The README with the section as it should be."""
-    between = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    replaced, places = between.subn(lambda _: f"{BEGIN}\n{section()}\n{END}", readme)
-    if places != 1:
-        raise ValueError(f"README.md has {places} places for the section on compatibility instead of one")
-    return replaced
 
 
 def _client(row: Row) -> list[str]:
@@ -93,4 +83,4 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_section(README.read_text()))
+    PAGE.write_text(page())

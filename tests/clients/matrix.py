@@ -1,6 +1,6 @@
 """The clients we test with: what each can do, and the versions of the requests it sends to Kafka 4.3.
 
-The tests in `tests/integration/clients` compare all of this with what the clients do, and the README's table is made
+The tests in `tests/integration/clients` compare all of this with what the clients do, and docs/compatibility.md is made
 of it (`compatibility`), so a row can't say what isn't so.
 """
 

@@ -21,7 +21,7 @@ def readers(mechanism: Mechanism) -> list[str]:
 
 
 def rows() -> list[list[str]]:
-    """How one gets in, and who is tried with it: for README.md."""
+    """How one gets in, and who is tried with it: for docs/compatibility.md."""
     sasl = [[f"SASL {mechanism}", ", ".join(readers(mechanism))] for mechanism in MECHANISMS]
     return [
         *sasl,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """`main` is the class that the script starts; `tried` says for the README what the tests do with it."""
+    """`main` is the class that the script starts; `tried` says for docs/compatibility.md what the tests do with it."""
 
     main: str
     tried: str

@@ -106,6 +106,12 @@ class Connection:
         self, version: int, *asks: tuple[str, int, int], committed: bool = False, epoch: int = -1
     ) -> list[tuple[int, int, int, int]]:
         """Asks are (topic, partition, timestamp); answers (error, offset, timestamp, leader epoch) in order."""
+        self.send_list_offsets(version, *asks, committed=committed, epoch=epoch)
+        return await self.listed_offsets(version)
+
+    def send_list_offsets(
+        self, version: int, *asks: tuple[str, int, int], committed: bool = False, epoch: int = -1
+    ) -> None:
         kind = (ApiKey.LIST_OFFSETS, version, "ListOffsetsTopic")
         topics = [
             request_part(
@@ -119,7 +125,7 @@ class Connection:
             )
             for topic, at, time in asks
         ]
-        answer = await self.ask(
+        self.send(
             ApiKey.LIST_OFFSETS,
             version,
             replica_id=-1,
@@ -127,6 +133,10 @@ class Connection:
             topics=topics,
             timeout_ms=10_000,
         )
+
+    async def listed_offsets(self, version: int) -> list[tuple[int, int, int, int]]:
+        """The answer to what was sent with `send_list_offsets`."""
+        answer = decode_response(ApiKey.LIST_OFFSETS, version, await self.receive())
         return [
             (each.error_code, each.offset, each.timestamp, each.leader_epoch if version >= 4 else -1)
             for topic in answer.topics

@@ -54,6 +54,23 @@ async def test_refusals_keep_their_places_around_cold_records(
     assert records == last, "named twice: as asked last"
 
 
+async def test_a_leader_is_asked_once_which_topic_a_name_stands_for(
+    brokers: FakeCluster, gateway: Gateway, client: Connection
+) -> None:
+    topic = brokers.create_topic("cold.t", 4, leaders=[1, 1, 1, 1])
+    asks = [Ask("cold.t", index, 0) for index in range(4)]
+    for index in range(4):
+        fill(topic[index], 3)
+        await gateway.archive(topic[index], upto=20)
+    for ask in asks:
+        await read_until(client, 10, ask)  # in memory from now on
+    before = len(brokers.seen)
+    found = await client.fetch(10, *asks, max_wait=LONG)
+    assert [each.records is not None and len(each.records) > 0 for each in found] == [True] * 4
+    named = [request for request in brokers.seen[before:] if request.key == ApiKey.METADATA]
+    assert len(named) == 1
+
+
 async def test_unknown_ids_get_nothing_and_disturb_nothing(
     brokers: FakeCluster, gateway: Gateway, client: Connection
 ) -> None:

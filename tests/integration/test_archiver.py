@@ -31,6 +31,7 @@ from tierproxy.archive.segment_index import SegmentIndex
 from tierproxy.archive.stores import open_store
 from tierproxy.clock import SystemClock
 from tierproxy.config.model import Config
+from tierproxy.config.settings import Settings
 from tierproxy.tasks import Tasks
 from tierproxy.tiering.archiver import Archiver
 from tierproxy.upstream import EARLIEST, LATEST, READ_COMMITTED, Cluster, TopicPartition, Unreachable
@@ -113,7 +114,7 @@ def archiving(kafka: Kafka, tmp_path: Path) -> Callable[..., Any]:
         scene = Scene(cluster, library)
         await cluster.start()
         if work:
-            archiver = Archiver(config, cluster, {"local": library}, clock, tasks, scene)
+            archiver = Archiver(Settings(config), cluster, {"local": library}, clock, tasks, scene)
             tasks.spawn(archiver.run(), "archiver")
         try:
             yield scene

@@ -37,6 +37,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         admin.create_topic(cluster.bootstrap, "open", 3, retention_ms=-1)
         admin.create_topic(cluster.bootstrap, "compacted", cleanup_policy="compact")
         admin.create_topic(cluster.bootstrap, "both", cleanup_policy="compact,delete", retention_ms=1000)
+        admin.create_topic(cluster.bootstrap, "short", retention_ms=1000)
         admin.create_topic(cluster.bootstrap, "locked")
         admin.create_topic(cluster.bootstrap, "other")
         allow(cluster.bootstrap, "locked", AclOperation.DESCRIBE)
@@ -100,15 +101,41 @@ def test_delete_is_not_needed_where_nothing_is_trimmed(kafka: Cluster, tmp_path:
 
 
 def test_settings_that_do_not_go_with_an_archive_are_warned_of(kafka: Cluster, tmp_path: Path) -> None:
-    policies = [{"match": match, "archive": "local"} for match in ("comp*", "bo?h", "no-such")]
+    policies = [{"match": match, "archive": "local"} for match in ("comp*", "bo?h", "no-such", "short")]
     answer = check(Proxy(tmp_path, kafka.bootstrap, policies), 0)
     topics = [(each["subject"], each["text"]) for each in answer["findings"] if each["area"] == "topics"]
-    compacted = "cleanup.policy is compact: the broker keeps the latest of each key and can't be trimmed"
+    compacted = "is not archived: it is compacted (cleanup.policy=compact): the broker keeps its latest records itself"
     assert ("compacted", compacted) in topics
-    assert any(subject == "both" and text.startswith("cleanup.policy is compact,delete") for subject, text in topics)
-    assert any(subject == "both" and text.startswith("retention.ms is 1s, segment.age 10m") for subject, text in topics)
+    assert any(subject == "both" and text.startswith("is not archived: it is compacted") for subject, text in topics)
+    assert any(
+        subject == "short" and text.startswith("retention.ms is 1s, segment.age 10m") for subject, text in topics
+    )
     assert ("topics[2]", "'no-such' matches no topic that exists and that tierproxy may see") in topics
     assert findings(answer, "rights")["DELETE on compacted"][0] == "warning"
+
+
+def test_which_policy_a_topic_has_and_why(kafka: Cluster, tmp_path: Path) -> None:
+    policies = [{"match": "/o.*n/", "compression": "zstd-9"}, {"match": "*", "archive": "none"}]
+    proxy = Proxy(tmp_path, kafka.bootstrap, policies, settings={"defaults": {"archive": "local"}})
+    done = proxy.cli("check", "--json", "--topic", "o*", "--topic", "to.come", "--topic", "__consumer_offsets")
+    opened, other, to_come, internal = json.loads(done.stdout)["topics"]
+    assert (opened["topic"], opened["known"], opened["policy"]) == (
+        "open",
+        "3 partitions",
+        {"index": 0, "match": "/o.*n/"},
+    )
+    assert opened["values"]["archive"] == {"value": "local", "from": "defaults"}
+    assert (other["topic"], other["policy"]["index"]) == ("other", 1)
+    assert other["before"] == [{"index": 0, "match": "/o.*n/", "reason": "does not match the whole name"}]
+    assert (to_come["policy"]["index"], to_come["known"]) == (1, "does not exist, or tierproxy may not see it")
+    assert internal["policy"] is None
+    text = proxy.cli("check", "--topic", "open").stdout
+    assert text.startswith("open: topics[0] '/o.*n/'\n  3 partitions\n")
+    failed = proxy.cli("check", "--topic", "no.*", check=False)
+    assert (failed.returncode, failed.stderr) == (
+        1,
+        "tierproxy: 'no.*' matches no topic that exists and that tierproxy may see\n",
+    )
 
 
 def test_without_the_right_on_the_group_an_archiver_works_alone(kafka: Cluster, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from tierproxy.cold.budget import ByteBudget
 from tierproxy.cold.chunks import Chunks
 from tierproxy.cold.reader import ColdReader
 from tierproxy.config import Config
+from tierproxy.config.settings import Settings
 from tierproxy.errors import TierproxyError
 from tierproxy.tasks import Tasks
 from tierproxy.tiering.archiver import Archiver
@@ -98,7 +99,7 @@ class SimArchiver:
                 break
             except TierproxyError:
                 await asyncio.sleep(1)
-        await Archiver(stage.config, cluster, {ARCHIVE: library}, self.clock, Tasks(), self).run()
+        await Archiver(Settings(stage.config), cluster, {ARCHIVE: library}, self.clock, Tasks(), self).run()
 
     def committed(self, pid: PartitionId, manifest: Manifest) -> None:
         """As ArchiveObserver."""

@@ -21,6 +21,8 @@ from tierproxy.cluster_view import NOBODY, ClusterView, PartitionView, TopicView
 
 NODES = (1, 2, 3)
 VIEWS_KEPT = 3
+FAR_BEHIND = 12
+"""Batches that a leader may lack after an unclean election."""
 """How far behind a broker's metadata may be, in changes."""
 ABORT, COMMIT = 0, 1
 
@@ -225,7 +227,7 @@ class Brokers:
         log = partition.log
         bases = [header.base_offset for header, _ in log.batches() if header.base_offset >= log.start]
         if bases:
-            cut = bases[-self._chance.randint(1, min(4, len(bases)))]
+            cut = bases[-self._chance.randint(1, min(FAR_BEHIND, len(bases)))]
             if cut < max(partition.committed_to, log.high_watermark):
                 self._truth.rewritten(partition.pid, cut)
             self._truncate(partition, cut)

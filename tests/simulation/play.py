@@ -230,7 +230,9 @@ class Play:
             about, log = self.truth.partitions[partition.pid], partition.log
             if about.manifest is None and log.end <= about.expired_to:
                 continue  # what a crash has brought back had been deleted before anything was archived
-            archived_to = about.manifest.end_offset if about.manifest is not None else log.start
+            archived_to = log.start  # where an archive begins
+            if about.manifest is not None and not about.manifest.is_bare:
+                archived_to = about.manifest.end_offset
             if archived_to != log.end:
                 return f"{partition} is archived up to {archived_to}, not {log.end}"
             # By time nothing may go while some archiver's wrong clock says that it is from the future.

@@ -46,8 +46,8 @@ async def alone(config: Config, *, host: str | None) -> AsyncIterator[Config]:
         len(stock.topics),
         host or LOOPBACK,
     )
-    listen = {"host": host or LOOPBACK}
-    if host is None and config.listen.sni is None:
+    listen = {"host": host or LOOPBACK, "enabled": True}
+    if config.listen.sni is None and (host is None or config.listen.advertised_host is None):
         listen["advertised_host"] = LOOPBACK
     cluster = {"bootstrap": (HostPort(LOOPBACK, port),), "security": SecurityConfig()}
     try:

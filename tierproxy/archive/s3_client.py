@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, cast
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiobotocore.config import AioConfig
@@ -213,6 +214,11 @@ _ADVICE = {
     "RequestTimeTooSkewed": "set this machine's clock right",
     "SignatureDoesNotMatch": "correct the archive's secret_key",
 }
+_NO_KEYS = (
+    "write access_key and secret_key (or access_key_file and secret_key_file) into the archive's section, or give this "
+    "machine credentials as for other AWS tools (AWS_ACCESS_KEY_ID, ~/.aws, a role)"
+)
+_NOBODY = "correct the archive's endpoint_url or region"
 _ADVICE["403"] = _ADVICE["AccessDenied"]
 _KEYS_REFUSED = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
@@ -228,8 +234,13 @@ def mapped(what: str) -> Iterator[None]:
         raise KeysRefused(f"{what}: {error}") from error
     except boto.ClientError as error:
         raise _from_answer(what, error.response) from error
-    except (boto.SSLError, boto.NoCredentialsError, boto.PartialCredentialsError, boto.NoRegionError) as error:
+    except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
+        raise Refused(f"{what}: {error}. To do: {_NO_KEYS}") from error
+    except (boto.SSLError, boto.NoRegionError) as error:
         raise Refused(f"{what}: {error}") from error
+    except boto.EndpointConnectionError as error:
+        where = urlsplit(str(error.kwargs.get("endpoint_url"))).netloc
+        raise Unavailable(f"{what}: nobody answers at {where}. If that is wrong: {_NOBODY}") from error
     except (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError) as error:
         raise Unavailable(f"{what}: {error}") from error
     except (boto.CredentialRetrievalError, boto.MetadataRetrievalError) as error:

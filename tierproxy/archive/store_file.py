@@ -102,6 +102,8 @@ class FileStore:
                 if await self._run("put_if", key, attempt):
                     return _version(data)
             except NotFound as error:
+                if version is None:
+                    raise Unavailable(f"{self._path(key)}: its directory can't be made, or went away") from error
                 raise Conflict(f"{self._path(key)} went away") from error
             await asyncio.sleep(_LOCK_PAUSE_SECONDS)
         raise Unavailable(f"{self._path(key).parent / _LOCK_FILE} has been locked by somebody else for long")

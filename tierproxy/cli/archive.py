@@ -15,7 +15,7 @@ from tierproxy.cli.archive_view import (
 )
 from tierproxy.cli.common import config_option, json_option, read_config
 from tierproxy.cli.export import JSON_LINES, LOG, Asked, Exported, agreed_ranges, export_partition
-from tierproxy.cli.output import print_json, print_json_line, progress_bar, tables
+from tierproxy.cli.output import complain, print_json, print_json_line, progress_bar, tables
 from tierproxy.cli.places import Place, range_options
 from tierproxy.cli.records import read_records, record_json, record_line
 from tierproxy.cli.shelves import Shelf, one_topic, with_shelves
@@ -38,7 +38,7 @@ def archive() -> None:
 def ls(topics: tuple[str, ...], config_file: Path, archive_name: str | None, as_json: bool) -> None:
     """List what is archived, partition by partition. TOPIC may hold * and ?.
 
-    JSON has a line for each partition.
+    JSON has a line for each partition. Status 1: some partition has no manifest that could be read.
     """
     config = read_config(config_file, as_json)
     shelves = asyncio.run(with_shelves(config, archive_name, topics, None, _all))
@@ -47,6 +47,8 @@ def ls(topics: tuple[str, ...], config_file: Path, archive_name: str | None, as_
             print_json_line(shelf_json(shelf))
     else:
         tables().print(shelf_table(shelves))
+        if not shelves:
+            complain("nothing is archived yet")
     fail_if(any(shelf.manifest is None for shelf in shelves))
 
 
@@ -65,7 +67,10 @@ def verify(
     allow_holes: bool,
     as_json: bool,
 ) -> None:
-    """Read every byte of every segment and check it. TOPIC may hold * and ?."""
+    """Read every byte of every segment and check it. TOPIC may hold * and ?.
+
+    Checksums, offsets, counts and epochs are compared. Status 1: something is wrong or lost.
+    """
     config = read_config(config_file, as_json)
 
     now_ms = SystemClock().now_ms()
@@ -106,7 +111,13 @@ def verify(
 @partition_option
 @click.option("--offset", type=click.IntRange(min=0), default=0, show_default=True, help="Begin here.")
 @click.option("--count", type=click.IntRange(min=0), help="At most so many records.")
-@click.option("--isolation", type=click.Choice(["read_committed", "read_uncommitted"]), default="read_committed")
+@click.option(
+    "--isolation",
+    type=click.Choice(["read_committed", "read_uncommitted"]),
+    default="read_committed",
+    show_default=True,
+    help="Whether records of transactions that were aborted are left out.",
+)
 @json_option
 def cat(
     topic: str,
@@ -169,6 +180,7 @@ async def _all(shelves: list[Shelf]) -> list[Shelf]:
     "--isolation",
     type=click.Choice(["read_committed", "read_uncommitted"]),
     default="read_committed",
+    show_default=True,
     help="Of JSON lines; log files hold everything, transactions' markers too.",
 )
 @json_option

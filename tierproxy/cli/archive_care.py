@@ -43,7 +43,8 @@ def move(
 ) -> None:
     """Move the archive of topics to another store while it is read. TOPIC may hold * and ?.
 
-    Whatever it is stopped by, begin again: it goes on where it was. Objects in the old archive stay.
+    Whatever it is stopped by, begin again: it goes on where it was. Objects in the old archive stay. Status 1: some
+    partition could not be moved.
     """
     config = read_config(config_file, as_json)
     moved = asyncio.run(move_topics(config, source, target, topics, partition))
@@ -74,7 +75,8 @@ def repair(
     """Make lost or damaged manifests anew, from the segments alone. TOPIC may hold * and ?.
 
     Stop the archiver before: it would begin a partition's archive anew whose manifest is lost. Without --yes and with
-    --dry-run the ends of segments are read; with --yes, all of those that get into a manifest.
+    --dry-run the ends of segments are read; with --yes, all of those that get into a manifest. Status 1: something is
+    still to be mended, or with --dry-run, can't be.
     """
     if dry_run and yes:
         raise click.UsageError("--dry-run and --yes contradict each other")
@@ -129,7 +131,7 @@ def gc(
     """Remove objects that nothing needs: merged away, expired, left by an archiver that died. TOPIC may hold * and ?.
 
     An object is removed when it was seen to be garbage so long ago, by an earlier run or by an archiver. With
-    archiver.garbage.delete = false nothing is.
+    archiver.garbage.delete = false nothing is. Status 1: some partition could not be looked at.
     """
     config = read_config(config_file, as_json)
     rules = config.archiver.garbage

@@ -7,8 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tierproxy.cli.explain import explain_all, explanation_json, look_for_topics, show_explanation
 from tierproxy.cli.facts import gather
-from tierproxy.cli.judge import Finding, PolicyUse, Report, judge
+from tierproxy.cli.judge import Report, judge
+from tierproxy.cli.judge_topics import Finding, PolicyUse
 from tierproxy.cli.output import print_json, tables, waiting
 from tierproxy.clock import SystemClock
 from tierproxy.config import Config, Keep
@@ -30,6 +32,23 @@ def run_check(config: Config, as_json: bool) -> bool:
     else:
         _show(config, report, tables())
     return report.ok
+
+
+def run_explain(config: Config, topics: tuple[str, ...], as_json: bool) -> None:
+    """Print which policy each of these has. Raises TierproxyError."""
+    setup_logging("error")
+    logging.getLogger("tierproxy.upstream").setLevel(logging.CRITICAL)
+    with waiting("asking brokers …"):
+        view = asyncio.run(look_for_topics(config, SystemClock()))
+    found = explain_all(config, topics, view)
+    if as_json:
+        print_json({"topics": [explanation_json(each) for each in found]})
+    else:
+        console = tables()
+        for number, each in enumerate(found):
+            if number:
+                console.print()
+            show_explanation(each, console)
 
 
 def report_json(config: Config, report: Report) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from protocol.fetch import FetchPartition
 from tierproxy.access import service_access
 from tierproxy.archive.library import Library
 from tierproxy.archive.stores import open_store
+from tierproxy.cli.lags import Lag, ask_lags
 from tierproxy.clock import Clock
 from tierproxy.cold.disk_room import free_and_used
 from tierproxy.cold.disk_threads import DiskThreads
@@ -54,6 +55,8 @@ class Facts:
     """Of the topics that are to be archived, where the broker tells them."""
     rights: dict[str, dict[str, int]] = field(default_factory=dict)
     """Topic → right → the error code of the request that needed it (0: granted)."""
+    lags: dict[str, list[Lag]] = field(default_factory=dict)
+    """Of topics whose records the brokers delete by themselves: partitions of which something is archived."""
     group: tuple[str, int | str] | None = None
     """The archivers' group, and the error code of the request that needed READ on it; None: there is none to be in."""
     archives: dict[str, str | None] = field(default_factory=dict)
@@ -132,6 +135,7 @@ async def _ask_cluster(config: Config, clock: Clock, facts: Facts) -> None:
         facts.view = cluster.view
         await asyncio.gather(*(_ask_broker(cluster, node, facts) for node in cluster.view.brokers))
         await _ask_topics(config, cluster, facts)
+        facts.lags = await ask_lags(config, cluster, facts.settings, clock.now_ms())
         await _ask_group(config, cluster, facts)
     except TierproxyError as error:
         facts.bootstrap["cluster"] = str(error)

@@ -3,18 +3,15 @@
 A *fault* keeps tierproxy from doing what the configuration says; a *warning* is allowed but hardly meant.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from protocol.apis import ApiKey
 from protocol.errors import ErrorCode, error_name
-from protocol.messages import NO_TOPIC_ID
 from tierproxy.cli.facts import DELETE, DESCRIBE_CONFIGS, Facts, Versions
-from tierproxy.config import Config, Keep, TopicPolicy, warnings
-from tierproxy.config.units import format_duration, format_size
-
-Level = Literal["ok", "warning", "fault"]
+from tierproxy.cli.judge_topics import Finding, PolicyUse, judge_topics, names_text
+from tierproxy.config import Config, warnings
+from tierproxy.config.units import format_size
 
 NEEDED_APIS: Mapping[ApiKey, int] = {
     ApiKey.FETCH: 4,
@@ -25,32 +22,6 @@ NEEDED_APIS: Mapping[ApiKey, int] = {
     ApiKey.DESCRIBE_CONFIGS: 1,
 }
 """What a broker must offer, with the lowest version that will do: Kafka 2.1 has all of them."""
-
-NO_IDS = (
-    "will be archived but not trimmed: the brokers give no topic ids (Kafka has them from 2.8 on), so a recreated "
-    "topic can't be told from the old one"
-)
-NAMES_SHOWN = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report: what was looked at, and what was found, in words."""
-
-    level: Level
-    area: str
-    subject: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyUse:
-    """What a policy matches in this cluster."""
-
-    index: int
-    policy: TopicPolicy
-    topics: tuple[str, ...]
-    partitions: int
 
 
 @dataclass
@@ -75,7 +46,7 @@ def judge(config: Config, facts: Facts) -> Report:
     if facts.view is not None:
         report.cluster_id = facts.view.cluster_id
         _match_topics(config, facts, report)
-        report.findings += _topics(config, facts, report)
+        report.findings += judge_topics(config, facts, report.policies)
     report.findings += _rights(facts)
     report.findings += _group(facts)
     report.findings += _archives(config, facts)
@@ -142,6 +113,8 @@ def _missing(versions: Versions) -> Iterator[str]:
 
 def _port(config: Config, node: int, subject: str, address: tuple[str, int]) -> Iterator[Finding]:
     listen, admin = config.listen, config.admin
+    if not listen.enabled:
+        return
     port = listen.port + 1 + node if listen.sni is None else listen.port
     host = listen.advertised_host if listen.sni is None else listen.sni.broker.replace("{node}", str(node))
     if port > 65535:
@@ -168,66 +141,13 @@ def _match_topics(config: Config, facts: Facts, report: Report) -> None:
         report.policies.append(PolicyUse(index, policy, tuple(names), partitions))
 
 
-def _topics(config: Config, facts: Facts, report: Report) -> Iterator[Finding]:
-    assert facts.view is not None
-    for use in report.policies:
-        if not use.topics and use.policy.archive is not None:
-            text = f"{use.policy.match!r} matches no topic that exists and that tierproxy may see"
-            yield Finding("warning", "topics", f"topics[{use.index}]", text)
-        if use.policy.archive is None:
-            continue
-        leaderless = [
-            f"{name}-{index}"
-            for name in use.topics
-            for index, part in facts.view.topics[name].partitions.items()
-            if part.leader < 0
-        ]
-        if leaderless:
-            yield Finding("warning", "topics", _names(leaderless), "has no leader, so it can't be archived now")
-        if use.topics and use.policy.trim == "delete-records" and use.policy.keep_on_broker != Keep():
-            nameless = [name for name in use.topics if facts.view.topics[name].topic_id == NO_TOPIC_ID]
-            if nameless:
-                yield Finding("warning", "topics", _names(nameless), NO_IDS)
-        by_text: dict[str, list[str]] = {}
-        for name in use.topics:
-            for text in _settings(use.policy, facts.settings.get(name, {})):
-                by_text.setdefault(text, []).append(name)
-        for text, names in by_text.items():
-            yield Finding("warning", "topics", _names(names), text)
-
-
-def _settings(policy: TopicPolicy, settings: Mapping[str, str]) -> Iterator[str]:
-    """What a topic's own settings do to its policy."""
-    cleanup = {word.strip() for word in settings.get("cleanup.policy", "delete").split(",")}
-    if "compact" in cleanup and "delete" not in cleanup:
-        yield "cleanup.policy is compact: the broker keeps the latest of each key and can't be trimmed"
-    elif "compact" in cleanup:
-        yield "cleanup.policy is compact,delete: the archive keeps what had not been compacted when it was copied"
-    if settings.get("remote.storage.enable") == "true":
-        yield "remote.storage.enable is true: the broker tiers this topic itself; don't do both"
-    retention = _number(settings.get("retention.ms"))
-    if "delete" not in cleanup or retention is None or retention < 0:
-        return
-    keep, age = policy.keep_on_broker.time_ms, policy.segment.age_ms
-    if retention < 2 * age:
-        yield (
-            f"retention.ms is {format_duration(retention)}, segment.age {format_duration(age)}: "
-            "the broker may delete records before they are archived"
-        )
-    elif keep is not None and retention < keep and policy.trim == "delete-records":
-        yield (
-            f"retention.ms is {format_duration(retention)}: the broker deletes before "
-            f"keep_on_broker.time ({format_duration(keep)}) is over"
-        )
-
-
 def _rights(facts: Facts) -> Iterator[Finding]:
     by_outcome: dict[tuple[str, int], list[str]] = {}
     for topic, rights in sorted(facts.rights.items()):
         for right, error in rights.items():
             by_outcome.setdefault((right, error), []).append(topic)
     for (right, error), topics in sorted(by_outcome.items()):
-        subject = f"{right} on {_names(topics)}"
+        subject = f"{right} on {names_text(topics)}"
         if error == ErrorCode.NONE:
             yield Finding("ok", "rights", subject, "granted")
         elif error == ErrorCode.TOPIC_AUTHORIZATION_FAILED and right == DESCRIBE_CONFIGS:
@@ -252,16 +172,3 @@ def _group(facts: Facts) -> Iterator[Finding]:
     else:
         said = error if isinstance(error, str) else error_name(error)
         yield Finding("warning", "rights", subject, f"could not be tried: {said}; without it {alone}")
-
-
-def _names(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = len(listed) - NAMES_SHOWN
-    return ", ".join(listed[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _number(text: str | None) -> int | None:
-    try:
-        return int(text) if text is not None else None
-    except ValueError:
-        return None

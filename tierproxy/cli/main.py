@@ -10,7 +10,7 @@ import click
 from tierproxy import __version__
 from tierproxy.cli.archive import archive
 from tierproxy.cli.archive_options import topics_argument
-from tierproxy.cli.check import run_check
+from tierproxy.cli.check import run_check, run_explain
 from tierproxy.cli.common import WRONG, Cli, config_option, json_option, read_config
 from tierproxy.cli.output import print_json
 from tierproxy.cli.plan import plan
@@ -53,15 +53,30 @@ def serve(config_file: Path, from_archive: bool, host: str | None) -> None:
     if from_archive:
         run(config, partial(alone, host=host))
     else:
-        run(config)
+        run(config, file=config_file)
 
 
 @main.command()
 @config_option
 @json_option
-def check(config_file: Path, as_json: bool) -> None:
-    """Check the configuration, and that brokers, topics, rights and archives are as it needs them."""
-    sys.exit(0 if run_check(read_config(config_file, as_json), as_json) else WRONG)
+@click.option(
+    "--topic",
+    "topics",
+    multiple=True,
+    metavar="TOPIC",
+    help="Explain instead which policy this topic has and why: a name, also of one that isn't there yet, or a pattern.",
+)
+def check(config_file: Path, as_json: bool, topics: tuple[str, ...]) -> None:
+    """Check the configuration, and that brokers, topics, rights and archives are as it needs them.
+
+    Nothing is changed, but for an object that is written to each archive and removed again. Warnings leave the status
+    at 0. Status 1: something would keep tierproxy from doing what the configuration says.
+    """
+    config = read_config(config_file, as_json)
+    if topics:
+        run_explain(config, topics, as_json)
+    else:
+        sys.exit(0 if run_check(config, as_json) else WRONG)
 
 
 @main.command()

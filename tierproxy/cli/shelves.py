@@ -14,7 +14,7 @@ from tierproxy.archive.store import Conflict
 from tierproxy.archive.stores import open_store
 from tierproxy.cli.output import complain
 from tierproxy.config import Config
-from tierproxy.config.model import pattern
+from tierproxy.config.patterns import takes
 from tierproxy.errors import TierproxyError
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ async def with_shelves(
                         found[shelf.archive, pid] = shelf
         shelves = [*found.values()]
         for topic in topics:
-            if not any(pattern(topic).fullmatch(shelf.pid.topic) for shelf in shelves):
+            if not any(takes(topic, shelf.pid.topic) for shelf in shelves):
                 asked = topic if partition is None else f"{topic}, partition {partition},"
                 raise TierproxyError(f"nothing of {asked} is archived; tierproxy archive ls shows what is")
         shelves.sort(key=lambda each: (each.archive, each.pid.topic, each.pid.topic_id, each.pid.partition))
@@ -68,7 +68,10 @@ async def with_shelves(
 
 def named(pid: PartitionId, topics: tuple[str, ...], partition: int | None) -> bool:
     """Whether a command that was given these topics (none: all) and this partition is about `pid`."""
-    wanted = not topics or any(pattern(topic).fullmatch(pid.topic) for topic in topics)
+    try:
+        wanted = not topics or any(takes(topic, pid.topic) for topic in topics)
+    except ValueError as error:
+        raise TierproxyError(str(error)) from None
     return wanted and partition in (None, pid.partition)
 
 

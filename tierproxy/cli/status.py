@@ -18,7 +18,8 @@ from tierproxy.cli.output import print_json, tables, waiting
 from tierproxy.cli.status_view import Process, status_view
 from tierproxy.clock import Clock, SystemClock
 from tierproxy.config import Config
-from tierproxy.config.model import pattern
+from tierproxy.config.patterns import takes
+from tierproxy.config.settings import Settings
 from tierproxy.errors import TierproxyError
 from tierproxy.insight.as_json import overview_json
 from tierproxy.insight.facts import Facts
@@ -38,7 +39,7 @@ def run_status(config: Config, topics: Sequence[str], as_json: bool, every: floa
 
 
 async def _run(config: Config, topics: Sequence[str], as_json: bool, every: float | None, clock: Clock) -> bool:
-    survey = Survey(config, clock)
+    survey = Survey(Settings(config), clock)
     try:
         if every is None:
             with waiting("asking brokers and archives …"):
@@ -69,11 +70,11 @@ async def _look(
     config: Config, survey: Survey, before: Facts | None, topics: Sequence[str], clock: Clock
 ) -> tuple[Overview, Process]:
     def asked_for(topic: str) -> bool:
-        return not topics or any(pattern(each).fullmatch(topic) for each in topics)
+        return not topics or any(takes(each, topic) for each in topics)
 
     facts, process = await asyncio.gather(survey.look(before, asked_for, whole=before is None), ask_process(config))
     for each in topics:
-        if not facts.problems and not any(pattern(each).fullmatch(topic) for topic in facts.topics):
+        if not facts.problems and not any(takes(each, topic) for topic in facts.topics):
             raise TierproxyError(f"no archived topic is called {each}; tierproxy check shows which policy takes which")
     states = {name: state for told in process.told for name, state in told.states.items()}
     return overview(facts, clock.now_ms(), states), process

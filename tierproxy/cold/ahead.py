@@ -1,8 +1,9 @@
 """Read ahead of sequential readers: stored chunks as far as their window goes, and the next few decompressed.
 
 A request reads up to a border that lies every READ_JOIN_BYTES in a segment, so that readers who began at different
-places ask for the same ranges. Where nothing is near yet, the first requests are small and each three times as large as
-all before it: the reader waits for a megabyte and not for sixteen. They go out together.
+places ask for the same ranges; a segment that is smaller than two of those is read by one, where there is room. Where
+nothing is near yet, the first requests are small and each four times as large as all before it: the reader waits for a
+megabyte and not for sixteen. They go out together.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ READ_WHOLE_BYTES = 31 << 20
 From 32 MiB on glibc would give the memory back each time (allocator.py)."""
 FIRST_READ = 1 << 20
 """Stored bytes of the first request for a reader ahead of whom nothing is read."""
-GROWTH = 3
+GROWTH = 4
 MOST_UNPACKED = 8 << 20
 """Plain bytes that are decompressed ahead of one reader, at most."""
 
@@ -38,10 +39,11 @@ class ReadAhead:
         self._unpack(source, last, offset, plain)
         if stream.filling or self._chunks.crowded:
             return
-        share = self._chunks.stored_capacity // 2 // self._streams.active(asyncio.get_running_loop().time())
+        share = self._chunks.stored_capacity * 2 // 3 // self._streams.active(asyncio.get_running_loop().time())
         if last.chunk.stored_size > 2 * share:
             return  # as in _unpack
-        window = stream.window(self._chunks.read_seconds, READ_JOIN_BYTES, share)
+        most = READ_JOIN_BYTES if stream.pace < 0 else READ_WHOLE_BYTES + READ_WHOLE_BYTES // GROWTH
+        window = stream.window(self._chunks.read_seconds, most, share)
         if stream.ahead < window // 2 or stream.ahead + READ_JOIN_BYTES <= window:
             stream.filling = True
             self._tasks.spawn(self._fill(source, stream, offset, window), f"read ahead of {source.pid}", awaited=True)
@@ -74,9 +76,13 @@ class ReadAhead:
                 stream.frontier, stream.ahead = offset, 0
             while stream.frontier < source.manifest.end_offset and stream.ahead < window:
                 segment = await self._places.segment(source, stream.frontier)
-                if self._read_whole(stream, segment, window):
+                if self._can_be_whole(stream, segment, window):
+                    if segment.entry.stored_size > window - stream.ahead:
+                        break  # there will be room
+                    self._read_whole(stream, segment)
                     continue
-                if not self._read_on(stream, await self._places.within(segment, stream.frontier), window):
+                hurry = stream.ahead < FIRST_READ
+                if not self._read_on(stream, await self._places.within(segment, stream.frontier, hurry), window):
                     break
             done = True
         finally:
@@ -84,16 +90,20 @@ class ReadAhead:
             if not done:
                 stream.missed()
 
-    def _read_whole(self, stream: Stream, segment: Located, window: int) -> bool:
-        """A segment that fits into one request is read whole, and nobody waits for its index."""
-        size = segment.entry.stored_size
-        most = min(READ_WHOLE_BYTES, max(FIRST_READ, GROWTH * stream.ahead), window - stream.ahead)
-        if size > most or stream.frontier > segment.entry.base_offset or self._chunks.cached_index(segment.key):
+    def _can_be_whole(self, stream: Stream, segment: Located, window: int) -> bool:
+        """Whether a segment is to be read by one request, now or once the window has room for it.
+
+        The reader has enough to do meanwhile then, and nobody waits for the index.
+        """
+        size, ahead = segment.entry.stored_size, stream.ahead
+        if stream.frontier > segment.entry.base_offset or self._chunks.expects_index(segment.key):
             return False
+        return size <= min(READ_WHOLE_BYTES, max(FIRST_READ, GROWTH * ahead), window - size // GROWTH)
+
+    def _read_whole(self, stream: Stream, segment: Located) -> None:
         self._tasks.spawn(self._chunks.index(segment, whole=True), f"reading {segment.key}", awaited=True)
-        stream.ahead += size
+        stream.ahead += segment.entry.stored_size
         stream.frontier = segment.entry.last_offset + 1
-        return True
 
     def _read_on(self, stream: Stream, place: Place, window: int) -> bool:
         """Read in this segment what the window has room for; whether there may be room for more behind it."""

@@ -7,6 +7,8 @@ hold together no more than an equal part of the memory, counted so that one more
 
 from collections.abc import Hashable
 
+from tierproxy.telemetry import LIMIT_WAITS
+
 CHUNK = 1 << 20
 """Bytes that an archived partition's records take at the least, however few of them are asked for: chunks of about this
 size are what is read and unpacked."""
@@ -34,6 +36,7 @@ class Allowance:
         if not self._parts:
             size = max(CHUNK, min(size, self._left))
         elif size > self._left:
+            LIMIT_WAITS.labels("cold_answers").inc()
             return False
         self._parts[partition] = size
         self._left -= size

@@ -35,7 +35,7 @@ from tierproxy.routing import fetch as fetch_routing
 from tierproxy.routing.fetch import ColdAnswer, Facts, Refused, Verdict, judge
 from tierproxy.routing.holds import FetchHold
 from tierproxy.tasks import Tasks
-from tierproxy.telemetry import COLD_FETCHES, HOLES_MET, OncePerChange
+from tierproxy.telemetry import COLD_FETCH_SECONDS, COLD_FETCHES, HOLES_MET, OncePerChange
 
 log = logging.getLogger("tierproxy.cold")
 
@@ -70,6 +70,15 @@ def _moment(tier: Tier) -> float:
 def _weight(question: Refused) -> int:
     """What this partition's part of an answer holds in memory, more or less: its chunks, and a part of one more."""
     return min(max(CHUNK, question.max_bytes), MOST_IN_ANSWER)
+
+
+def _outcome(answers: list[ColdAnswer]) -> str:
+    """What came of a fetch, for its metric."""
+    if any(isinstance(answer, ReadyRecords) for answer in answers):
+        return "records"
+    if ErrorCode.KAFKA_STORAGE_ERROR in answers:
+        return "error"
+    return "empty" if ErrorCode.NONE in answers else "out_of_range"
 
 
 class ColdAnswers:
@@ -117,6 +126,7 @@ class ColdAnswers:
 
     async def _fetch(self, hold: FetchHold, room: Allowance, claim: Claim) -> list[Buffer]:
         loop = asyncio.get_running_loop()
+        began = loop.time()
         until = hold.asked_at + hold.request.max_wait_ms / 1000
         enough_hot = fetch_routing.enough_hot(hold.response, hold.request)
         # Backwards: whose records were read when it was the first has the next turn, and finds them in memory.
@@ -138,6 +148,7 @@ class ColdAnswers:
         self._throttle.tell(hold, claim)
         room.keep(sum(each.held for each in answers if isinstance(each, ReadyRecords)))
         COLD_FETCHES.inc()
+        COLD_FETCH_SECONDS.labels(_outcome(answers)).observe(loop.time() - began)
         return encode_fetch_response(hold.response)
 
     def _answers_in_memory(
@@ -324,6 +335,10 @@ class ColdAnswers:
         if verdict is Verdict.UNKNOWN and (facts.log_start == UNKNOWN or offset >= facts.log_start):
             log_start, high_watermark = await self._scout.broker_now(tier)
             facts = replace(facts, log_start=log_start, high_watermark=high_watermark, broker_fresh=True)
+            verdict = judge(facts, offset, epoch)
+        if verdict is Verdict.UNKNOWN and (coming := await self._scout.manifest_coming(tier)) is not None:
+            # The client's own request has set out for it: too early for a no, but good enough for a yes.
+            facts = replace(facts, manifest=coming, manifest_known=True)
             verdict = judge(facts, offset, epoch)
         if verdict is Verdict.UNKNOWN:
             manifest = await self._scout.manifest_now(tier)

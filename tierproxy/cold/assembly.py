@@ -17,6 +17,7 @@ from tierproxy.cold.reads import DirectReads, Reads, WorkersReads
 from tierproxy.cold.shared_reads import Neighbours, SharedReads
 from tierproxy.config import Config
 from tierproxy.tasks import Tasks
+from tierproxy.telemetry import COLD_IN_FLIGHT, DISK_CACHE_LIMIT
 
 
 class ColdCaches:
@@ -50,7 +51,9 @@ class ColdCaches:
             memory -= held
             self._shared = SharedReads(read, neighbours, held, config.limits.cold_bytes, tasks, forget=forget)
             reads = WorkersReads(self._shared, own, places)
-        self.chunks = Chunks(tasks, memory, ByteBudget(config.limits.cold_bytes), reads)
+        self._budget = ByteBudget(config.limits.cold_bytes)
+        self.chunks = Chunks(tasks, memory, self._budget, reads)
+        DISK_CACHE_LIMIT.set(disk.size if disk is not None else 0)
 
     async def start(self) -> None:
         """Raises TierproxyError where the disk cache's directory is somebody else's, or no worker could ask us."""
@@ -58,6 +61,13 @@ class ColdCaches:
             await self._disk.start()
         if self._shared is not None:
             self._shared.open()
+
+    def measure(self) -> None:
+        """Have the metrics show how full everything is."""
+        COLD_IN_FLIGHT.set(self._budget.lent)
+        self.chunks.measure()
+        if self._shared is not None:
+            self._shared.measure()
 
     async def close(self) -> None:
         self.chunks.close()

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from tierproxy.errors import TierproxyError
+from tierproxy.telemetry import LIMIT_REFUSALS, LIMIT_WAITS
 
 ON_BEHALF_OF: ContextVar[Hashable] = ContextVar("the client that cold bytes are read for", default=None)
 """Set by who answers a client. What is started for it, reading ahead too, takes its turns: tasks inherit this."""
@@ -49,6 +50,11 @@ class ByteBudget:
         self._lines: OrderedDict[Hashable, _Line] = OrderedDict()  # of those who wait; the first one's turn it is
 
     @property
+    def lent(self) -> int:
+        """Bytes that are lent now."""
+        return self._lent
+
+    @property
     def crowded(self) -> bool:
         """Whether somebody waits."""
         return self._waiting > 0
@@ -67,6 +73,7 @@ class ByteBudget:
         if not self._waiting and self._fits(size):
             self._lent += size
             return
+        LIMIT_WAITS.labels("cold_in_flight").inc()
         if self._waiting >= self._most:
             self._make_room(who)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -85,6 +92,7 @@ class ByteBudget:
 
     def _make_room(self, who: Hashable) -> None:
         """Send away the last wish of whoever has most. Raises Crowded if `who` would have as many then."""
+        LIMIT_REFUSALS.labels("cold_in_flight").inc()  # of `who`, or of another
         crowd = Crowded(f"{self._most} reads of archives wait already (limits.cold_in_flight)")
         longest = max(self._lines, key=lambda each: len(self._lines[each].wishes), default=None)
         own = len(self._lines[who].wishes) if who in self._lines else 0

@@ -1,4 +1,4 @@
-"""Chunks of segments in memory: stored (compressed) ones in a large cache, plain ones in a small one.
+"""Chunks of segments in memory: plain ones in a small cache, stored (compressed) ones in all that those leave.
 
 One read serves everyone who waits for it, goes on when they have given up, and is not kept when it failed. Neighbouring
 chunks are read by one range request, small segments whole. Decompressing happens in threads, some chunks at a time:
@@ -27,7 +27,7 @@ from tierproxy.cold.slabs import SLAB, Slabs
 from tierproxy.cold.stored import ChunkId, StoredChunks
 from tierproxy.errors import TierproxyError
 from tierproxy.tasks import Tasks
-from tierproxy.telemetry import DAMAGED_READS, STORE_READ_BYTES, STORE_READS
+from tierproxy.telemetry import DAMAGED_READS, MEMORY_CACHE_BYTES, MEMORY_CACHE_LIMIT, MEMORY_CACHE_READS
 
 T = TypeVar("T")
 
@@ -68,15 +68,19 @@ class Chunks:
     ) -> None:
         self._tasks = tasks
         self._small_segment = small_segment
-        self._stored = StoredChunks(memory * 5 // 8)
+        self._memory = memory
+        self._stored = StoredChunks(memory)
         self.plain_capacity = memory * 2 // 8
         self._plain: ByteCache[ChunkId, PlainChunk] = ByteCache(self.plain_capacity, lambda chunk: chunk.memory)
         self._slabs = Slabs(self.plain_capacity + 16 * SLAB)
-        self._indexes: ByteCache[str, SegmentIndex] = ByteCache(memory // 8, _index_memory)
+        self._index_capacity = memory // 8
+        self._indexes: ByteCache[str, SegmentIndex] = ByteCache(self._index_capacity, _index_memory)
         self._index_flights: dict[str, asyncio.Task[SegmentIndex]] = {}
         self._stored_flights: dict[ChunkId, asyncio.Task[_Range]] = {}
         self._plain_flights: dict[ChunkId, asyncio.Task[_Unpacked]] = {}
         self._budget = budget
+        self._coming = 0
+        """Bytes that are being read."""
         self._reads = reads or DirectReads()
         self.read_seconds = 0.0
         """How long a read takes, lately."""
@@ -84,12 +88,21 @@ class Chunks:
 
     @property
     def stored_capacity(self) -> int:
-        return self._stored.capacity
+        """All memory that plain chunks and indexes don't take at present: five eighths at the least."""
+        return self._memory - self._plain.size - self._indexes.size
 
     @property
     def crowded(self) -> bool:
         """Whether reads wait for their turn: reading ahead would only make those wait longer that are waited for."""
         return self._budget.crowded
+
+    def measure(self) -> None:
+        """Have the metrics show how full the caches are."""
+        stored = self._stored.size, self.stored_capacity
+        sizes = {"plain": (self._plain.size, self.plain_capacity), "stored": stored}
+        for cache, (size, most) in (sizes | {"index": (self._indexes.size, self._index_capacity)}).items():
+            MEMORY_CACHE_BYTES.labels(cache).set(size)
+            MEMORY_CACHE_LIMIT.labels(cache).set(most)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -103,12 +116,17 @@ class Chunks:
     def cached_index(self, key: str) -> SegmentIndex | None:
         return self._indexes.get(key)
 
+    def expects_index(self, key: str) -> bool:
+        """Whether a segment's index is in memory or on its way, perhaps alone."""
+        return key in self._indexes or key in self._index_flights
+
     async def index(self, segment: Located, whole: bool = False) -> SegmentIndex:
         """With `whole` all of the segment comes into memory, and of a small one anyhow.
 
         Raises StoreError, or FormatError when what is stored is no index.
         """
         index = self._indexes.get(segment.key)
+        MEMORY_CACHE_READS.labels("index", "miss" if index is None else "hit").inc()
         if index is not None:
             return index
         task = self._index_flights.get(segment.key) or self._fly_index(segment, self._read_index(segment, whole))
@@ -134,7 +152,7 @@ class Chunks:
             index = read_index(data)
         self._indexes.put(segment.key, index)
         if start == 0:
-            self._stored.put(segment.key, 0, index.chunks, memoryview(data)[: index.data_size])
+            self._keep(segment.key, 0, index.chunks, memoryview(data)[: index.data_size])
         return index
 
     # -- plain chunks -----------------------------------------------------------------------------------------------
@@ -151,6 +169,7 @@ class Chunks:
         """Raises StoreError, or FormatError when the stored bytes are damaged."""
         key = (segment.key, number)
         chunk = self._plain.get(key)
+        MEMORY_CACHE_READS.labels("plain", "miss" if chunk is None else "hit").inc()
         if chunk is not None:
             return chunk
         task = self._plain_flights.get(key) or self._unpack(segment, index, number, number + 1)
@@ -200,6 +219,7 @@ class Chunks:
             if slabs[number - first] is None and isinstance(plain.data.obj, bytearray):
                 self._slabs.keep(plain.data.obj)
             self._plain.put((segment.key, number), plain)
+        self._make_room()
         return found
 
     async def _unpack_anew(
@@ -218,8 +238,8 @@ class Chunks:
 
     async def index_and_guess(self, segment: Located, offset: int) -> SegmentIndex:
         """The index; and, where that has to be read, the chunk of `offset` comes at the same time, with some luck."""
-        known = segment.key in self._indexes or segment.key in self._index_flights
-        if known or segment.entry.stored_size <= self._small_segment or self.crowded:
+        small = segment.entry.stored_size <= self._small_segment
+        if small or self.crowded or self.expects_index(segment.key):
             return await self.index(segment)
         return await asyncio.shield(self._fly_index(segment, self._read_index_and_guess(segment, offset)))
 
@@ -243,7 +263,7 @@ class Chunks:
         start, end = chunks[0].position, chunks[-1].position + chunks[-1].stored_size
         # A copy: a view would keep all that was read in memory, uncounted.
         cut = bytes(data[start - guess.start : end - guess.start])
-        self._stored.put(segment.key, found.start, chunks, cut)
+        self._keep(segment.key, found.start, chunks, cut)
         return start, cut
 
     # -- stored chunks ----------------------------------------------------------------------------------------------
@@ -251,6 +271,7 @@ class Chunks:
     async def _stored_chunk(self, segment: Located, index: SegmentIndex, number: int) -> Buffer:
         key = (segment.key, number)
         stored = self._stored.get(key)
+        MEMORY_CACHE_READS.labels("stored", "miss" if stored is None else "hit").inc()
         if stored is not None:
             return stored
         flight = self._stored_flights.get(key) or self.read(segment, index, number, number + 1)
@@ -291,17 +312,28 @@ class Chunks:
     async def _read_chunks(self, segment: Located, index: SegmentIndex, first: int, stop: int) -> _Range:
         chunks = index.chunks[first:stop]
         data = await self._read(segment, chunks[0].position, chunks[-1].position + chunks[-1].stored_size)
-        self._stored.put(segment.key, first, chunks, data)
+        self._keep(segment.key, first, chunks, data)
         return chunks[0].position, data
+
+    def _keep(self, key: str, first: int, chunks: tuple[Chunk, ...], data: Buffer) -> None:
+        self._make_room()
+        self._stored.put(key, first, chunks, data)
+
+    def _make_room(self) -> None:
+        """Also for what is on its way, as long as there is enough left of what has come."""
+        self._stored.fit(max(self._memory * 5 // 8, self.stored_capacity - self._coming))
 
     async def _read(self, segment: Located, start: int, end: int) -> Buffer:
         async with self._budget.lend(end - start):
             began = asyncio.get_running_loop().time()
-            data = await self._reads.get_range(segment.library.store, segment.key, start, end)
+            self._coming += end - start
+            self._make_room()
+            try:
+                data = await self._reads.get_range(segment.library.store, segment.key, start, end)
+            finally:
+                self._coming -= end - start
             took = asyncio.get_running_loop().time() - began
         self.read_seconds += (took - self.read_seconds) / 4 if self.read_seconds else took
-        STORE_READS.inc()
-        STORE_READ_BYTES.inc(len(data))
         return data
 
 

@@ -19,6 +19,7 @@ from tierproxy.clock import Clock
 from tierproxy.cold.disk_folder import DiskFolder
 from tierproxy.cold.disk_room import NotOurs
 from tierproxy.cold.disk_threads import DiskThreads
+from tierproxy.cold.meter import came_from
 from tierproxy.telemetry import (
     DISK_CACHE_DECLINED,
     DISK_CACHE_ERRORS,
@@ -187,13 +188,14 @@ class CachedReads:
     async def get_range(self, store: Store, key: str, start: int, end: int) -> Buffer:
         """See Store.get_range. What the store gives is put into the cache, which the caller doesn't wait for."""
         here = self._name(store, key)
-        if here is None:
-            return await store.get_range(key, start, end)
-        found = await self._cache.get(here, start, end)
+        found = await self._cache.get(here, start, end) if here is not None else None
         if found is not None:
+            came_from("disk", len(found))
             return found
         data = await store.get_range(key, start, end)
-        self._cache.offer(here, start, data)
+        came_from("store", len(data))
+        if here is not None:
+            self._cache.offer(here, start, data)
         return data
 
     async def drop(self, store: Store, key: str, start: int, end: int) -> None:

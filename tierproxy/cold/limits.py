@@ -195,6 +195,12 @@ class ColdLimits:
 
     def __init__(self, config: Config | None = None) -> None:
         """None: no limits."""
+        self._rates: OrderedDict[Hashable, SharedRate] = OrderedDict()
+        self.change(config)
+
+    def change(self, config: Config | None) -> None:
+        """Other rates from now on, with lines and accounts that begin anew. Claims that are open keep theirs."""
+        self._rates.clear()
         self._process: Limit | None = None
         self._clients = config.limits.cold_clients if config is not None else ()
         self._policies: dict[int, Limit] = {}  # by the policy's place
@@ -206,7 +212,6 @@ class ColdLimits:
                     self._policies[index] = limit
         self._config = config
         self._policy_of = lru_cache(maxsize=BUCKETS)(self._find_policy)
-        self._rates: OrderedDict[Hashable, SharedRate] = OrderedDict()
 
     def claim(self, client: Client, questions: Sequence[Refused], now: float) -> Claim:
         """What an answer to `client` may take now for the partitions of `questions`.

@@ -11,12 +11,14 @@ from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
 from tierproxy.cold.ahead import ReadAhead
 from tierproxy.cold.chunks import Chunks, Located
+from tierproxy.cold.meter import came_from
 from tierproxy.cold.places import Place, Places, Source
 from tierproxy.cold.plain import PlainChunk
 from tierproxy.cold.streams import Stream, Streams
 from tierproxy.routing.fetch import ColdRecords
 from tierproxy.routing.offsets import FoundRecord
 from tierproxy.tasks import Tasks
+from tierproxy.telemetry import COLD_WAITS
 
 MOST_IN_ANSWER = 8 << 20
 """Plain bytes of one partition in one answer: what a reader that asks for more gets sooner."""
@@ -82,13 +84,17 @@ class ColdReader:
         if place is None:
             return None
         chunk = self._chunks.cached_plain(place.segment.key, place.number)
-        return None if chunk is None else self._records(source, offset, place, chunk)
+        if chunk is None:
+            return None
+        came_from("memory", place.chunk.stored_size)
+        return self._records(source, offset, place, chunk)
 
     async def fetch(self, library: Library, pid: PartitionId, manifest: Manifest, offset: int) -> ReadyRecords:
         """Records from `offset` on: of its batch, or of the next one archived.
 
         `offset` must be below the manifest's end. Raises StoreError, or ArchiveError when the archive is damaged.
         """
+        COLD_WAITS.inc()
         source = Source(library, pid, manifest)
         stream = self._asked(pid, offset)
         place = await self._places.within(await self._places.segment(source, offset), offset)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from protocol.wire import Buffer
 from tierproxy.archive.store import Store
+from tierproxy.cold.meter import came_from
 from tierproxy.cold.shared_reads import SharedReads
 
 DOUBTS = 100
@@ -28,7 +29,9 @@ class DirectReads:
 
     async def get_range(self, store: Store, key: str, start: int, end: int) -> Buffer:
         """As Store.get_range."""
-        return await store.get_range(key, start, end)
+        data = await store.get_range(key, start, end)
+        came_from("store", len(data))
+        return data
 
     async def drop(self, store: Store, key: str, start: int, end: int) -> None:
         """Nothing is kept."""

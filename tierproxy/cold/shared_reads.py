@@ -24,9 +24,10 @@ from protocol.wire import Buffer
 from tierproxy.allocator import unfilled
 from tierproxy.cold.budget import ByteBudget
 from tierproxy.cold.held_ranges import HeldRanges, Read
+from tierproxy.cold.meter import came_from
 from tierproxy.errors import TierproxyError
 from tierproxy.tasks import Tasks
-from tierproxy.telemetry import OncePerChange
+from tierproxy.telemetry import MEMORY_CACHE_BYTES, MEMORY_CACHE_LIMIT, OncePerChange
 
 log = logging.getLogger("tierproxy.reads")
 
@@ -38,6 +39,8 @@ PATIENCE = 5.0
 """Seconds for an owner's answer, besides a second for each `SLOWEST` bytes; without one, it is not asked again for as
 long."""
 SLOWEST = 8 << 20
+COPIED = 1 << 20
+"""Bytes that are copied before others have their turn on the event loop."""
 CONNECTIONS = 32
 """Kept to one owner while they are not used."""
 
@@ -84,6 +87,7 @@ class SharedReads:
         self._me = neighbours.me
         self._tasks = tasks
         self._patience = patience
+        self._memory = memory
         self._held = HeldRanges(read, memory, tasks)
         self._lent = ByteBudget(lent, queue=0)
         self._idle: dict[int, list[socket.socket]] = {}
@@ -101,10 +105,11 @@ class SharedReads:
             return b""
         owner = owner_of(archive, key, start, len(self._sockets))
         if owner == self._me:
-            return _joined(await self._own(archive, key, start, end, anew))
+            return await _joined(await self._own(archive, key, start, end, anew))
         if end - start <= LONGEST and self._may_ask(owner):
             data = await self._ask(owner, archive, key, start, end, anew)
             if data is not None:
+                came_from("worker", len(data))
                 return data
         return await self._read(archive, key, start, end)
 
@@ -180,6 +185,11 @@ class SharedReads:
         self._listening = listening
         self._tasks.spawn(self._accept(listening), "shared reads")
 
+    def measure(self) -> None:
+        """Have the metrics show how much is held."""
+        MEMORY_CACHE_BYTES.labels("shared").set(self._held.size)
+        MEMORY_CACHE_LIMIT.labels("shared").set(self._memory)
+
     def close(self) -> None:
         """The tasks are ended by their owner."""
         if self._listening is not None:
@@ -228,11 +238,19 @@ class SharedReads:
         return await self._held.get(archive, key, start, end)
 
 
-def _joined(views: list[memoryview]) -> Buffer:
+async def _joined(views: list[memoryview]) -> Buffer:
     """A part of a piece is copied: a view would keep all of the piece in memory, uncounted."""
     if len(views) == 1 and isinstance(views[0].obj, bytes | bytearray) and len(views[0]) == len(views[0].obj):
         return views[0].obj
-    return b"".join(views)
+    data = unfilled(sum(map(len, views)))
+    rest = memoryview(data)
+    for view in views:
+        for start in range(0, len(view), COPIED):
+            part = view[start : start + COPIED]
+            rest[: len(part)] = part
+            rest = rest[len(part) :]
+            await asyncio.sleep(0)
+    return data
 
 
 async def _receive(connection: socket.socket, size: int) -> bytearray:

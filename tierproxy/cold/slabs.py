@@ -15,6 +15,9 @@ SLAB = 1 << 20
 """Bytes of a slab: those of a full chunk."""
 LEAST = SLAB // 2
 """Smaller chunks get memory of their own size: a few bytes would keep a whole slab."""
+LOOKS = 64
+"""So many of the first slabs are looked at for a free one, and as many others, in turns: with a large cache in use,
+looking at all would take longer than unpacking."""
 
 
 class Slabs:
@@ -23,6 +26,7 @@ class Slabs:
     def __init__(self, capacity: int) -> None:
         self._most = max(1, capacity // SLAB)
         self._slabs: list[bytearray] = []
+        self._turn = LOOKS
 
     def take(self, size: int) -> bytearray | None:
         """A slab of at least `size` bytes, with anything in it: its holder's for as long as there is a view of it.
@@ -31,9 +35,18 @@ class Slabs:
         """
         if not LEAST <= size <= SLAB:
             return None
-        slabs = self._slabs
         # From the first on: the same few are used again and again, and are in the processor's cache.
-        for at in range(len(slabs)):
+        return self._free(0, LOOKS) or self._free_in_turn()
+
+    def _free_in_turn(self) -> bytearray | None:
+        if self._turn >= len(self._slabs):
+            self._turn = LOOKS
+        start, self._turn = self._turn, self._turn + LOOKS
+        return self._free(start, self._turn)
+
+    def _free(self, start: int, stop: int) -> bytearray | None:
+        slabs = self._slabs
+        for at in range(start, min(stop, len(slabs))):
             slab: bytearray = slabs[at]
             if getrefcount(slab) == _UNUSED and not _has_views(slab):
                 return slab
@@ -60,7 +73,7 @@ def _has_views(slab: bytearray) -> bool:
 
 
 def _unused() -> int:
-    """What an interpreter counts, where `take` does, for a slab that nobody else has."""
+    """What an interpreter counts, where `_free` does, for a slab that nobody else has."""
     slabs = [bytearray(1)]
     for at in range(1):
         slab = slabs[at]

@@ -24,11 +24,14 @@ class StoredChunks:
     """At most `capacity` bytes. Nothing is copied: who takes one chunk out of a large read has a view of it."""
 
     def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
         self._extents: ByteCache[ChunkId, _Extent] = ByteCache(
             capacity, lambda extent: len(extent.data), self._forgotten
         )
         self._of_chunk: dict[ChunkId, _Extent] = {}
+
+    def fit(self, capacity: int) -> None:
+        """From now on it is `capacity`."""
+        self._extents.fit(capacity)
 
     @property
     def size(self) -> int:

@@ -1,7 +1,7 @@
 """The configuration: one YAML file, checked whole, frozen.
 
 `load_config(path)` gives a `Config` or raises `ConfigError` with every fault. Reading order for its story:
-source (text → values) → fields (kinds of values) → model (the tree) → rules (across keys) → files → load.
+source (text → values) → fields (kinds of values) → policies, model (the tree) → rules (across keys) → files → load.
 """
 
 from tierproxy.config.fields import HostPort
@@ -17,17 +17,15 @@ from tierproxy.config.model import (
     Config,
     DiskCacheConfig,
     GarbageConfig,
-    Keep,
     LimitsConfig,
     ListenConfig,
     ListenTlsConfig,
     LogConfig,
     SaslConfig,
     SecurityConfig,
-    SegmentPolicy,
     SniConfig,
-    TopicPolicy,
 )
+from tierproxy.config.policies import Keep, PolicyDefaults, SegmentPolicy, TopicPolicy
 from tierproxy.config.prices import PricesConfig, StorePrices
 from tierproxy.config.rules import warnings
 from tierproxy.config.schema import json_schema
@@ -49,6 +47,7 @@ __all__ = [
     "ListenConfig",
     "ListenTlsConfig",
     "LogConfig",
+    "PolicyDefaults",
     "PricesConfig",
     "SaslConfig",
     "SecurityConfig",

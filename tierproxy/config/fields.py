@@ -7,10 +7,12 @@ comes from a file must carry its unit, which validation knows by its context (`F
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo, WithJsonSchema
 
+from tierproxy.config.patterns import topic_pattern
 from tierproxy.config.units import (
     DURATION_PATTERN,
     SIZE_PATTERN,
@@ -23,6 +25,7 @@ from tierproxy.config.units import (
 FROM_FILE: Final = "from a file"
 """The validation context in which numbers without units are refused."""
 MOST_WORKERS: Final = 256
+RATE_PATTERN: Final = f"^none$|{SIZE_PATTERN[:-1]}(/s)?$"
 
 
 class HostPort(NamedTuple):
@@ -108,18 +111,6 @@ def _bootstrap(value: object) -> object:
     return value
 
 
-TOPIC_PATTERN = re.compile(r"[A-Za-z0-9._*?-]{1,249}")
-
-
-def _topic_pattern(value: str) -> str:
-    if not TOPIC_PATTERN.fullmatch(value):
-        raise ValueError(
-            f"{value!r} can match no topic: names are made of letters, digits, '.', '_' and '-' "
-            "(at most 249); '*' stands for any number of characters and '?' for one"
-        )
-    return value
-
-
 def _client_pattern(value: object) -> object:
     if not isinstance(value, str) or not 1 <= len(value) <= 1024:
         raise ValueError(
@@ -137,8 +128,16 @@ def _compression(value: object) -> object:
     match = re.fullmatch(r"zstd(?:-([0-9]{1,2}))?", text)
     level = int(match.group(1) or 3) if match else 0
     if not 1 <= level <= 19:
-        raise ValueError(f"{text!r} is not one of zstd-1 … zstd-19")
+        raise ValueError(
+            f"{text!r} is not one of zstd-1 … zstd-19: what is archived is zstd, whatever producers use inside it"
+        )
     return level
+
+
+def _storage_class(value: str) -> str:
+    if value.upper() in ("GLACIER", "DEEP_ARCHIVE"):
+        raise ValueError(f"{value}: its objects can't be read at once, so consumers would wait for hours")
+    return value
 
 
 def _archive_name(value: object) -> object:
@@ -198,25 +197,33 @@ def _workers(value: object) -> object:
 
 def size_within(low: int, high: int) -> AfterValidator:
     """Bounds in bytes, both allowed, told with their unit."""
-    return _within(low, high, format_size)
+    return AfterValidator(Within(low, high, format_size))
 
 
 def duration_within(low: int, high: int) -> AfterValidator:
     """Bounds in milliseconds, both allowed, told with their unit."""
-    return _within(low, high, format_duration)
+    return AfterValidator(Within(low, high, format_duration))
 
 
 def count_within(low: int, high: int) -> AfterValidator:
-    return _within(low, high, str)
+    return AfterValidator(Within(low, high, str))
 
 
-def _within(low: int, high: int, words: Callable[[int], str]) -> AfterValidator:
-    def check(value: int) -> int:
-        if not low <= value <= high:
-            raise ValueError(f"must be between {words(low)} and {words(high)}, not {words(value)}")
+@dataclass(frozen=True, slots=True)
+class Within:
+    """The check of a number's bounds, both allowed; `words` says them with their unit."""
+
+    low: int
+    high: int
+    words: Callable[[int], str]
+
+    def __call__(self, value: int) -> int:
+        if not self.low <= value <= self.high:
+            raise ValueError(f"must be between {self}, not {self.words(value)}")
         return value
 
-    return AfterValidator(check)
+    def __str__(self) -> str:
+        return f"{self.words(self.low)} and {self.words(self.high)}"
 
 
 def kind_of(value: object) -> str:
@@ -255,7 +262,7 @@ Broker = Annotated[
     HostPort, BeforeValidator(_host_port), WithJsonSchema({"type": "string", "examples": ["kafka-0:9092"]})
 ]
 Brokers = Annotated[tuple[Broker, ...], BeforeValidator(_bootstrap)]
-TopicPattern = Annotated[str, AfterValidator(_topic_pattern)]
+TopicPattern = Annotated[str, AfterValidator(topic_pattern)]
 ClientPattern = Annotated[str, BeforeValidator(_client_pattern)]
 ZstdLevel = Annotated[
     int,
@@ -266,7 +273,7 @@ GroupName = Annotated[str | None, BeforeValidator(_group_name)]
 ByteRate = Annotated[
     int | None,
     BeforeValidator(_rate),
-    WithJsonSchema({"type": "string", "pattern": f"^none$|{SIZE_PATTERN}(/s)?$", "examples": ["50MiB/s", "none"]}),
+    WithJsonSchema({"type": "string", "pattern": RATE_PATTERN, "examples": ["50MiB/s", "none"]}),
 ]
 ArchiveName = Annotated[str | None, BeforeValidator(_archive_name)]
 Workers = Annotated[
@@ -274,5 +281,6 @@ Workers = Annotated[
     BeforeValidator(_workers),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": MOST_WORKERS}, {"const": "auto"}]}),
 ]
+StorageClass = Annotated[str, AfterValidator(_storage_class)]
 ClusterName = Annotated[str, AfterValidator(_cluster_name)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]

@@ -11,7 +11,8 @@ from pydantic_core import ErrorDetails
 from tierproxy.config.fields import FROM_FILE, kind_of
 from tierproxy.config.files import take_in_files
 from tierproxy.config.model import SASL_SECRET_KEYS, SECRET_KEYS, ClusterConfig, Config
-from tierproxy.config.rules import cross_check, did_you_mean
+from tierproxy.config.raw import did_you_mean
+from tierproxy.config.rules import cross_check
 from tierproxy.config.source import PathKeys, Source, parse_source, read_source
 from tierproxy.errors import ConfigError
 

@@ -7,16 +7,13 @@ told when some other key is broken.
 """
 
 import re
-from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from tierproxy.config.fields import (
-    ArchiveName,
     Brokers,
     ByteRate,
     ClientPattern,
@@ -28,13 +25,14 @@ from tierproxy.config.fields import (
     Port,
     Secret,
     SizeBytes,
-    TopicPattern,
+    StorageClass,
     Workers,
-    ZstdLevel,
     count_within,
     duration_within,
     size_within,
 )
+from tierproxy.config.patterns import glob
+from tierproxy.config.policies import PolicyDefaults, TopicPolicy
 from tierproxy.config.prices import PricesConfig, StorePrices
 from tierproxy.config.section import Section
 from tierproxy.rates import part_of
@@ -45,12 +43,17 @@ class SaslConfig(Section):
     """The service account. Files are read again for every connection, so what they hold may be replaced."""
 
     mechanism: MechanismName
+    """How it proves who it is; the brokers' listener must offer it."""
     username: str | None = None
+    """Of PLAIN and SCRAM."""
     password: Secret | None = None
+    """Of PLAIN and SCRAM; better from `${ENV}` than written here."""
     password_file: Path | None = None
+    """A file with nothing but the password, instead of it."""
     token: Secret | None = None
     """Of OAUTHBEARER, instead of user and password."""
     token_file: Path | None = None
+    """A file with nothing but the token, instead of it."""
 
 
 class BrokerTlsConfig(Section):
@@ -61,7 +64,9 @@ class BrokerTlsConfig(Section):
     cert_file: Path | None = None
     """The service account's certificate (PEM). Clients' own connections never show it."""
     key_file: Path | None = None
+    """The certificate's private key (PEM, without a passphrase)."""
     verify_hostname: bool = True
+    """False: any certificate that the authorities have signed will do, whatever its name."""
     server_name: Host | None = None
     """The name to ask for and verify, if it isn't the one that is connected to."""
 
@@ -71,8 +76,11 @@ class SecurityConfig(Section):
     clients bring their own."""
 
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """That of the brokers' listener which `bootstrap` names."""
     sasl: SaslConfig | None = None
+    """tierproxy's own account, where the protocol has SASL."""
     tls: BrokerTlsConfig = BrokerTlsConfig()
+    """Where the protocol has SSL."""
 
     @property
     def encrypted(self) -> bool:
@@ -92,6 +100,7 @@ class ClusterConfig(Section):
     bootstrap: Brokers
     """Brokers to ask first; the others are learnt from them."""
     security: SecurityConfig = SecurityConfig()
+    """How brokers are spoken to."""
 
 
 class ListenTlsConfig(Section):
@@ -100,12 +109,14 @@ class ListenTlsConfig(Section):
     cert_file: Path
     """Our certificate, followed by those of the authorities between it and the root (PEM)."""
     key_file: Path
+    """Its private key (PEM, without a passphrase)."""
 
 
 class SniConfig(Section):
     """Names by which clients choose a broker on the one port, instead of a port for each."""
 
     bootstrap: Host
+    """The name that clients have as their bootstrap server."""
     broker: NodeTemplate
     """With `{node}` where the broker's id stands."""
 
@@ -114,13 +125,21 @@ class ListenConfig(Section):
     """Where clients connect. `port` is bootstrap, broker `n` is at `port + 1 + n`; with `sni` all are at `port`."""
 
     host: Host = "0.0.0.0"
+    """The address of this machine to listen at; 0.0.0.0 is all of them."""
     port: Port = 9192
+    """Bootstrap. With ports, as many above it must be free as the highest broker id plus one."""
     advertised_host: Host | None = None
-    """The name clients are told to come back to: it must lead to this machine from where they are. None with `sni`."""
+    """The name clients are told to come back to: it must lead to this machine from where they are. Not with `sni`."""
     tls: ListenTlsConfig | None = None
+    """Without it, clients connect in plaintext."""
     sni: SniConfig | None = None
+    """One port for all brokers, told apart by server names; needs `tls`."""
+    enabled: bool = True
+    """False: this process archives but serves no clients."""
+    drain_delay_ms: Annotated[DurationMs, Field(alias="drain_delay"), duration_within(0, 3_600_000)] = 0
+    """When the process is asked to stop: how long it says so at /ready and serves all the same, new clients too."""
     drain_ms: Annotated[DurationMs, Field(alias="drain"), duration_within(0, 3_600_000)] = 5_000
-    """How long open requests may finish when the process is asked to stop."""
+    """How long open requests may finish after that."""
 
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -130,17 +149,21 @@ class AdminConfig(Section):
     """The port for /metrics, /live, /ready and the dashboard. With a login, only /live and /ready answer anybody."""
 
     host: Host = "127.0.0.1"
+    """The address of this machine to listen at; other machines reach it only if this is not loopback."""
     port: Port = 9180
+    """One that no broker is served at."""
     dashboard: bool | None = None
     """None: where this port is the machine's own (127.0.0.1) or asks for a login."""
     username: str | None = None
     """Who may look (HTTP's basic authentication); with a password."""
     password: Secret | None = None
+    """Belongs to `username`; better from `${ENV}` than written here."""
     password_file: Path | None = None
     """Files are read again for every request, so what they hold may be replaced."""
     token: Secret | None = None
     """Another way in, for programs: `Authorization: Bearer <token>`."""
     token_file: Path | None = None
+    """A file with nothing but the token, instead of it."""
 
     @property
     def asks_for_login(self) -> bool:
@@ -186,27 +209,29 @@ def _endpoint(value: str) -> str:
     return value
 
 
-def _storage_class(value: str) -> str:
-    if value.upper() in ("GLACIER", "DEEP_ARCHIVE"):
-        raise ValueError(f"{value}: its objects can't be read at once, so consumers would wait for hours")
-    return value
-
-
 class ArchiveConfig(Section):
     """One bucket or directory. Without keys, `s3` uses the machine's own AWS credentials."""
 
     url: Annotated[str, AfterValidator(_archive_url)]
+    """`s3://bucket/prefix`, where the bucket exists, or `file:///absolute/path`."""
     region: str | None = None
+    """Of the bucket; None = as the machine's AWS settings say."""
     endpoint_url: Annotated[str, AfterValidator(_endpoint)] | None = None
     """For S3-compatible stores other than AWS."""
     access_key: Secret | None = None
+    """The key's id; None = the machine's own credentials."""
     access_key_file: Path | None = None
     """Files with keys are read again while we run, so what they hold may be replaced."""
     secret_key: Secret | None = None
+    """Belongs to `access_key`; better from `${ENV}` than written here."""
     secret_key_file: Path | None = None
+    """A file with nothing but the secret key, instead of it."""
     session_token: Secret | None = None
+    """Of temporary keys."""
     session_token_file: Path | None = None
-    storage_class: Annotated[str, AfterValidator(_storage_class)] | None = None
+    """A file with nothing but the session token, instead of it."""
+    storage_class: StorageClass | None = None
+    """Of segments, where the topic's policy names none; None = the bucket's default. Not one that must be thawed."""
     prices: StorePrices = StorePrices()
     """What is other here than `prices` says."""
 
@@ -240,59 +265,9 @@ class CacheConfig(Section):
     """Compressed chunks of cold segments that were read lately."""
 
     memory: Annotated[SizeBytes, size_within(2**20, 2**50)] = 256 * 2**20
+    """Of all workers together."""
     disk: DiskCacheConfig | None = None
-
-
-class Keep(Section):
-    """How much stays in a place; whichever limit is reached first. None = no limit."""
-
-    time_ms: Annotated[DurationMs | None, Field(alias="time")] = None
-    """Counted from a segment's newest record, or from when it was archived if that was earlier."""
-    bytes: SizeBytes | None = None
-    """Bytes of log per partition, before compression."""
-
-
-class SegmentPolicy(Section):
-    """When a segment is closed and stored; whichever is reached first."""
-
-    bytes: Annotated[SizeBytes, size_within(1024, 5 * 2**30)] = 128 * 2**20
-    """Plain bytes of log, before compression."""
-    age_ms: Annotated[DurationMs, Field(alias="age"), duration_within(10, 7 * 86_400_000)] = 600_000
-    """Counted from the first batch in it: how far the archive may be behind a quiet topic."""
-
-
-def _forever(value: object) -> object:
-    if value == "forever":
-        return Keep()
-    if not isinstance(value, Keep | Mapping) or not value:
-        raise ValueError("must be forever, or limits as in {time: 365d, bytes: 1TiB}")
-    return value
-
-
-class TopicPolicy(Section):
-    """What happens to the topics that `match` names. The first policy that matches a topic is the one."""
-
-    match: TopicPattern
-    """A topic, or a pattern with `*` and `?`. Internal topics are matched by their exact name only."""
-    archive: ArchiveName
-    """The name of an archive; None (written `none`) = just proxied."""
-    keep_on_broker: Keep = Keep()
-    storage_class: Annotated[str, AfterValidator(_storage_class)] | None = None
-    """Of this policy's segments, instead of the archive's; S3 only."""
-    keep_in_archive: Annotated[Keep, BeforeValidator(_forever, json_schema_input_type=Literal["forever"] | Keep)] = (
-        Keep()
-    )
-    """What older segments expire by, once the brokers have let them go; no limit is written `forever`."""
-    segment: SegmentPolicy = SegmentPolicy()
-    compression: ZstdLevel = 3
-    """A zstd level, written `zstd-3`."""
-    trim: Literal["delete-records", "never"] = "delete-records"
-    """`never`: the brokers' own retention deletes, tierproxy only copies."""
-    on_gap: Literal["skip", "halt"] = "skip"
-    """What a reader meets where data was lost before it was archived: the next record, or a retriable
-    error until an operator accepts the hole."""
-    cold_read_rate: ByteRate = None
-    """Most archived bytes of these topics that all clients together are sent in a second; None (`none`) = no limit."""
+    """More of them in files."""
 
 
 class GarbageConfig(Section):
@@ -316,6 +291,7 @@ class ArchiverConfig(Section):
     )
     """How soon new topics, partitions and leaders are noticed."""
     fetch_wait_ms: Annotated[DurationMs, Field(alias="fetch_wait"), duration_within(1, 30_000)] = 500
+    """How long a broker may hold a fetch that finds nothing new."""
     fetch_bytes: Annotated[SizeBytes, size_within(1024, 2**30)] = 16 * 2**20
     """Per fetch and broker: bounds the archiver's memory."""
     uploads: Annotated[int, count_within(1, 64)] = 2
@@ -341,6 +317,7 @@ class ArchiverConfig(Section):
     merge_after_ms: Annotated[DurationMs, Field(alias="merge_after"), duration_within(0, 365 * 86_400_000)] = 600_000
     """Segments archived more lately are left alone."""
     garbage: GarbageConfig = GarbageConfig()
+    """Objects that nothing needs any more."""
 
 
 class ColdClientLimit(Section):
@@ -356,9 +333,9 @@ class ColdClientLimit(Section):
     """True: all of them together. False: each client id, or each user, or each pair of them, for itself."""
 
     def matches(self, client_id: str, user: str | None) -> bool:
-        if self.client_id is not None and not pattern(self.client_id).fullmatch(client_id):
+        if self.client_id is not None and not glob(self.client_id).fullmatch(client_id):
             return False
-        return self.user is None or (user is not None and pattern(self.user).fullmatch(user) is not None)
+        return self.user is None or (user is not None and glob(self.user).fullmatch(user) is not None)
 
 
 class LimitsConfig(Section):
@@ -367,6 +344,7 @@ class LimitsConfig(Section):
     frame_bytes: Annotated[SizeBytes, Field(alias="frame"), size_within(1024, 2**31 - 1)] = 100 * 2**20
     """Largest request a client may send (Kafka: socket.request.max.bytes)."""
     connections: Annotated[int, count_within(1, 1_000_000)] = 10_000
+    """Of clients; more are refused. Each takes two of the process' open files."""
     unanswered: Annotated[int, count_within(1, 100_000)] = 1_000
     """Requests of one connection that may wait for an answer before it is no longer read."""
     gathered_bytes: Annotated[SizeBytes, Field(alias="gathered"), size_within(2**20, 2**50)] = 256 * 2**20
@@ -393,26 +371,49 @@ class LimitsConfig(Section):
 
 
 class LogConfig(Section):
+    """What is written to standard error."""
+
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is written."""
     format: Literal["text", "json"] = "text"
+    """`json`: an object a line."""
 
 
 class Config(Section):
     """Everything tierproxy was told. Read it with `load_config`."""
 
     cluster: ClusterConfig
+    """The Kafka cluster behind the proxy."""
     listen: ListenConfig
+    """Where clients connect."""
     admin: AdminConfig | None = None
+    """The port for operators; None = there is none."""
     archives: dict[str, ArchiveConfig] = Field(default_factory=dict)
+    """Where archived topics go, by names of your choice."""
     cache: CacheConfig = CacheConfig()
+    """What was read from archives lately."""
+    defaults: PolicyDefaults = PolicyDefaults()
+    """What policies under topics inherit, each key that they don't write themselves."""
     topics: tuple[TopicPolicy, ...] = ()
+    """Policies. The first that matches a topic is the one; what none matches is just proxied."""
     archiver: ArchiverConfig = ArchiverConfig()
+    """What copies and trims."""
     limits: LimitsConfig = LimitsConfig()
+    """What bounds it all."""
     workers: Workers = 1
     """Processes that serve clients, and one more for the archiver if there are several; `auto`: as many as this machine
     or container gives us cores. `cache` and `limits` are for all of them together."""
     log: LogConfig = LogConfig()
+    """What is written to standard error."""
     prices: PricesConfig = PricesConfig()
+    """What storing costs, for `tierproxy plan` and the dashboard."""
+
+    @field_validator("topics", mode="after")
+    @classmethod
+    def _inherit(cls, topics: tuple[TopicPolicy, ...], others: ValidationInfo) -> tuple[TopicPolicy, ...]:
+        """Policies are complete from here on; nobody else needs to know of `defaults`."""
+        defaults = others.data.get("defaults")
+        return topics if defaults is None else tuple(policy.inheriting(defaults) for policy in topics)
 
     @property
     def archiver_group(self) -> str | None:
@@ -433,14 +434,4 @@ class Config(Section):
 
     def policy_for(self, topic: str, internal: bool) -> TopicPolicy | None:
         """The first policy that matches; `internal` is what the broker's Metadata says of the topic."""
-        for policy in self.topics:
-            if policy.match == topic or (not internal and pattern(policy.match).fullmatch(topic)):
-                return policy
-        return None
-
-
-@lru_cache(maxsize=1024)
-def pattern(match: str) -> re.Pattern[str]:
-    """The regular expression that a policy's `match`, or a pattern of clients, stands for; use its `fullmatch`."""
-    words = {"*": ".*", "?": "."}
-    return re.compile("".join(words.get(letter) or re.escape(letter) for letter in match), re.DOTALL)
+        return next((policy for policy in self.topics if policy.takes(topic, internal)), None)

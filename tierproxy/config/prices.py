@@ -56,6 +56,7 @@ class PricesConfig(Section):
     requests nothing, unless its archive says otherwise."""
 
     currency: Annotated[str, Field(min_length=1, max_length=20)] = "USD"
+    """What the prices are in, as it is to be shown."""
     source: Annotated[str, Field(min_length=1, max_length=200)] = DEFAULT_SOURCE
     """Where the prices are from, and of when: shown beside what was counted with them."""
     broker_disk: Price = 0.08

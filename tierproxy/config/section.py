@@ -1,4 +1,4 @@
-"""What every section of the configuration is."""
+"""What every mapping of the file has in common."""
 
 from pydantic import BaseModel, ConfigDict
 

@@ -62,7 +62,8 @@ def read_source(path: Path, environ: Mapping[str, str]) -> Source:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise ConfigError(name, [Fault("", f"can't be read: {error.strerror or error}")]) from None
+        hint = "; start from config.example.yaml" if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(name, [Fault("", f"can't be read: {error.strerror or error}{hint}")]) from None
     except UnicodeDecodeError as error:
         raise ConfigError(name, [Fault("", f"is not UTF-8 text (byte {error.start})")]) from None
     return parse_source(text, name, environ)

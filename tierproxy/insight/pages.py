@@ -12,7 +12,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from tierproxy import __version__
 from tierproxy.archive.manifest import Manifest, SegmentEntry
 from tierproxy.config import Config, Keep
-from tierproxy.config.model import pattern
+from tierproxy.config.patterns import takes
 from tierproxy.config.units import format_size
 from tierproxy.costs import money
 from tierproxy.insight import shapes, traffic
@@ -223,7 +223,7 @@ def _troubles(told: Sequence[Told], about: str = "") -> list[tuple[str, object]]
 
 
 def _matches(match: str, topic: str) -> bool:
-    return not match or match in topic or pattern(match).fullmatch(topic) is not None
+    return not match or match in topic or takes(match, topic)
 
 
 def _pages(items: int, a_page: int) -> int:

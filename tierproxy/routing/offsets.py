@@ -37,7 +37,10 @@ class FoundRecord:
 
 
 def questions(response: ListOffsetsResponse, request: ListOffsetsRequest, catalog: Catalog) -> list[Question]:
-    """The answers to look up in the archive too. -1 (latest), -4 (earliest local) and others are the broker's alone."""
+    """The answers to look up in the archive too. -1 (latest), -4 (earliest local) and others are the broker's alone.
+
+    So is offset 0, where the first offset is asked for: there is none before it, whatever is archived.
+    """
     asked = {(topic, partition): timestamp for topic, partition, timestamp in request.partitions}
     found: list[Question] = []
     for answer in response.partitions:
@@ -45,6 +48,8 @@ def questions(response: ListOffsetsResponse, request: ListOffsetsRequest, catalo
         if answer.error != ErrorCode.NONE or timestamp is None:
             continue
         if timestamp < 0 and timestamp not in (EARLIEST, MAX_TIMESTAMP):
+            continue
+        if answer.offset == 0 and timestamp != MAX_TIMESTAMP:
             continue
         tier = catalog.find(answer.topic, answer.partition)
         if tier is not None or catalog.might_be_archived(answer.topic):

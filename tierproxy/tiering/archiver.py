@@ -23,6 +23,7 @@ from tierproxy.archive.library import Library
 from tierproxy.archive.names import PartitionId
 from tierproxy.clock import Clock
 from tierproxy.config import Config, TopicPolicy
+from tierproxy.config.settings import Settings
 from tierproxy.coordinator import Coordinator
 from tierproxy.errors import TierproxyError
 from tierproxy.rates import TokenBucket
@@ -34,6 +35,7 @@ from tierproxy.tiering.group import REBALANCE_TIMEOUT, ArchiverGroup, assignor
 from tierproxy.tiering.housekeeper import Charge, Housekeeper
 from tierproxy.tiering.lookout import Lookout
 from tierproxy.tiering.memory import SegmentMemory
+from tierproxy.tiering.policies import Replaced, rules, trims, unfit
 from tierproxy.tiering.spool import SpoolSettings
 from tierproxy.tiering.steps import Rules, State
 from tierproxy.tiering.trims import Trims
@@ -60,14 +62,15 @@ class Archiver:
 
     def __init__(
         self,
-        config: Config,
+        settings: Settings,
         cluster: Cluster,
         libraries: Mapping[str, Library],
         clock: Clock,
         tasks: Tasks,
         observer: ArchiveObserver,
     ) -> None:
-        self._config = config
+        self._in_force = settings
+        config = settings.now
         self._cluster = cluster
         self._libraries = libraries
         self._clock = clock
@@ -84,6 +87,8 @@ class Archiver:
         self._around: dict[str, Surroundings] = {}
         self._refused: set[str] = set()  # archives that could not be used at this look: not asked for each partition
         self._workers: dict[PartitionId, tuple[PartitionWorker, asyncio.Task[None]]] = {}
+        self._policies: dict[PartitionId, TopicPolicy] = {}  # by which the workers go
+        self._replaced = Replaced()
         self._copiers: dict[int, tuple[Copier, asyncio.Task[None]]] = {}
         self._settings: dict[str, tuple[bytes, Mapping[str, str]]] = {}  # by topic: its id, its settings
         self._settings_at = 0.0
@@ -96,8 +101,8 @@ class Archiver:
     def _make_group(self, name: str | None) -> ArchiverGroup | None:
         if name is None:
             return None
-        session_ms = self._config.archiver.session_timeout_ms
-        protocol = assignor(self._config.archives)
+        session_ms = self._in_force.now.archiver.session_timeout_ms
+        protocol = assignor(self._in_force.now.archives)
         coordinator = Coordinator(self._cluster, name, protocol, session_ms, round(REBALANCE_TIMEOUT * 1000))
         return ArchiverGroup(coordinator, session_ms / 1000, self._clock, self._troubles, self._look.set)
 
@@ -106,9 +111,16 @@ class Archiver:
         """What each partition's worker is at, by `topic-partition`: for people."""
         return {str(worker.tp): worker.state.value for worker, _ in self._workers.values()}
 
+    def change(self, before: Config) -> None:
+        """The settings are others than `before` now."""
+        now = self._clock.monotonic()
+        self._reading.change(self._in_force.now.archiver.read_rate, now)
+        self._replaced.add(before, now)
+        self._look.set()
+
     async def run(self) -> None:
         """Look at the topics again and again. Ends only by cancellation, which ends all work."""
-        every = self._config.archiver.metadata_interval_ms / 1000
+        every = self._in_force.now.archiver.metadata_interval_ms / 1000
         lookout = self._tasks.spawn(
             self._lookout.run(
                 every,
@@ -155,7 +167,11 @@ class Archiver:
         for pid, policy in mine.items():
             if pid in self._workers:
                 worker, task = self._workers[pid]
-                if not task.done() or worker.state is State.STOPPED:
+                before = self._policies[pid]
+                if before.archive == policy.archive and (not task.done() or worker.state is State.STOPPED):
+                    if before != policy:
+                        self._policies[pid] = policy
+                        worker.change(self._rules(pid, policy), policy.compression, policy.storage_class)
                     continue
                 self._end_worker(pid)  # it crashed (which is logged) or missed its topic: once more from the start
             await self._begin_worker(pid, policy, view)
@@ -164,14 +180,13 @@ class Archiver:
         telemetry.PARTITIONS_STOPPED.set(stopped)
         telemetry.PARTITIONS_ARCHIVED.set(len(self._workers) - stopped)
         if self._upkeep is None or self._upkeep.done():
-            rules = self._config.archiver
-            housekeeper = Housekeeper(self._charges, rules, self._clock, self._observer, self._troubles)
+            housekeeper = Housekeeper(self._charges, self._in_force, self._clock, self._observer, self._troubles)
             self._upkeep = self._tasks.spawn(housekeeper.run(), "upkeep of the archive")
 
     def _share(self, wanted: Mapping[PartitionId, TopicPolicy], view: ClusterView) -> Mapping[PartitionId, TopicPolicy]:
         """What of it is to be done here."""
         group = self._group
-        if group is None:
+        if group is None or not (wanted or self._membership):  # who has nothing to do need not be in it yet
             return wanted
         group.want({pid.topic for pid in wanted}, {topic.name: topic.partitions for topic in view.topics.values()})
         if self._membership is None or self._membership.done():  # it crashed: which is logged
@@ -182,7 +197,7 @@ class Archiver:
         """Every partition that a policy wants in an archive and that can be there."""
         matched: list[tuple[TopicView, TopicPolicy]] = []
         for topic in view.topics.values():
-            policy = self._config.policy_for(topic.name, topic.internal)
+            policy = self._in_force.now.policy_for(topic.name, topic.internal)
             if policy is not None and policy.archive is not None:
                 matched.append((topic, policy))
         await self._learn_settings([topic for topic, _ in matched])
@@ -202,7 +217,7 @@ class Archiver:
                 self._troubles.began(f"topic {topic.name} unfit", f"topic {topic.name} {not_archived}: {reason}")
                 continue
             self._troubles.ended(f"topic {topic.name} unfit", f"topic {topic.name} can be archived now")
-            if _trims(policy) and topic.topic_id == NO_TOPIC_ID:
+            if trims(policy) and topic.topic_id == NO_TOPIC_ID:
                 self._troubles.began(
                     f"topic {topic.name} has no id",
                     f"topic {topic.name} is archived but not trimmed: the brokers give no topic ids (Kafka has them "
@@ -245,16 +260,14 @@ class Archiver:
         around = await self._surroundings(policy.archive, view)
         if around is None:
             return
-        rules = Rules(
-            segment_bytes=policy.segment.bytes,
-            segment_age=policy.segment.age_ms / 1000,
-            keep_time_ms=policy.keep_on_broker.time_ms,
-            keep_bytes=policy.keep_on_broker.bytes,
-            trim=policy.trim == "delete-records",
-        )
-        spool = SpoolSettings(self._config.archiver.spool, policy.compression, self._memory, self._press)
-        worker = PartitionWorker(pid, rules, spool, around, policy.storage_class)
+        spool = SpoolSettings(self._in_force.now.archiver.spool, policy.compression, self._memory, self._press)
+        worker = PartitionWorker(pid, self._rules(pid, policy), spool, around, policy.storage_class)
         self._workers[pid] = worker, self._tasks.spawn(worker.run(), f"archive {pid}")
+        self._policies[pid] = policy
+
+    def _rules(self, pid: PartitionId, policy: TopicPolicy) -> Rules:
+        topic = self._cluster.view.topics.get(pid.topic)
+        return rules(policy, self._replaced.trim_from(pid.topic, topic is not None and topic.internal))
 
     async def _surroundings(self, archive: str, view: ClusterView) -> Surroundings | None:
         """What the workers of an archive share; None while the archive can't be used for this cluster."""
@@ -289,6 +302,7 @@ class Archiver:
 
     def _end_worker(self, pid: PartitionId) -> None:
         _, task = self._workers.pop(pid)
+        del self._policies[pid]
         task.cancel()
 
     def _share_out(self, view: ClusterView) -> None:
@@ -302,10 +316,10 @@ class Archiver:
             self._copiers.pop(node_id)[1].cancel()
             for trouble in (leader_trouble(node_id), f"broker {node_id}"):
                 self._troubles.ended(trouble, f"broker {node_id} leads nothing that is archived any more")
-        fetch_bytes = self._config.archiver.fetch_bytes
+        fetch_bytes = self._in_force.now.archiver.fetch_bytes
         for node_id, workers in led.items():
             if node_id not in self._copiers or self._copiers[node_id][1].done():
-                wait_ms = self._config.archiver.fetch_wait_ms
+                wait_ms = self._in_force.now.archiver.fetch_wait_ms
                 copier = Copier(
                     node_id, self._cluster, self._clock, self._troubles, wait_ms, self._look.set, self._reading
                 )
@@ -319,7 +333,7 @@ class Archiver:
         charges: list[Charge] = []
         for pid, (worker, task) in self._workers.items():
             topic = self._cluster.view.topics.get(pid.topic)
-            policy = self._config.policy_for(pid.topic, topic.internal) if topic is not None else None
+            policy = self._in_force.now.policy_for(pid.topic, topic.internal) if topic is not None else None
             if policy is not None and policy.archive is not None and not task.done():
                 library = self._libraries[policy.archive]
                 charges.append(Charge(pid, policy, policy.archive, library, worker.log_start))
@@ -329,20 +343,3 @@ class Archiver:
         found = self._copiers.get(self._cluster.view.leader(tp))
         if found is not None:
             found[0].wake()
-
-
-def _trims(policy: TopicPolicy) -> bool:
-    keep = policy.keep_on_broker
-    return policy.trim == "delete-records" and (keep.time_ms is not None or keep.bytes is not None)
-
-
-def unfit(settings: Mapping[str, str]) -> str | None:
-    """Why a topic with these settings can't be archived; None if it can."""
-    policies = {each.strip() for each in settings.get("cleanup.policy", "delete").split(",")}
-    if "compact" in policies:
-        if "delete" in policies:
-            return "it is compacted (cleanup.policy=compact,delete), and an archive would show overwritten records"
-        return "it is compacted (cleanup.policy=compact): the broker keeps its latest records itself"
-    if settings.get("remote.storage.enable") == "true":
-        return "the brokers tier it themselves (remote.storage.enable=true)"
-    return None

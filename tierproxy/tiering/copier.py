@@ -28,6 +28,8 @@ log = logging.getLogger("tierproxy.archiver")
 MIN_BYTES = 64 * 1024
 """Fewer, fuller answers from a quiet broker: what there is comes when the long poll ends."""
 PARTITION_LEAST_BYTES = 1024 * 1024
+AT_ONCE = 8
+"""Partitions whose answers are handed out before others have their turn: clients of this process, too."""
 RETRY_FIRST = 0.25
 RETRY_MOST = 10.0
 
@@ -156,9 +158,12 @@ class Copier:
 async def _deliver(asked: list[tuple[PartitionWorker, FetchPartition]], response: FetchResponse) -> None:
     """Hand out the answers. Partitions that are not in it, as when the broker throttles us, ask again."""
     answers = {(answer.topic, answer.index): answer for answer in response.partitions}
-    handed = [
-        worker.deliver(part, answer, response.version)
-        for worker, part in asked
-        if (answer := answers.get((part.topic, part.index))) is not None
-    ]
-    await asyncio.gather(*handed)
+    taken = []
+    for n, (worker, part) in enumerate(asked):
+        if n % AT_ONCE == AT_ONCE - 1:
+            await asyncio.sleep(0)
+        answer = answers.get((part.topic, part.index))
+        if answer is not None and (event := worker.deliver(part, answer, response.version)) is not None:
+            taken.append(event)
+    for event in taken:
+        await event.wait()

@@ -37,7 +37,7 @@ from dataclasses import replace
 from protocol.messages import NO_TOPIC_ID
 from tierproxy.archive.manifest import NO_EPOCH, Manifest, PageRef, SegmentEntry
 from tierproxy.archive.retention import reappeared, trim_point
-from tierproxy.tiering.history import Behind, Foreign, Rewritten, Same, judge
+from tierproxy.tiering.history import Behind, Foreign, Rewritten, Same, data_end, judge
 from tierproxy.tiering.steps import (
     MOVES,
     Action,
@@ -58,6 +58,7 @@ from tierproxy.tiering.steps import (
     Looked,
     Now,
     OutOfRange,
+    Overlapped,
     RecordGap,
     Rewind,
     Rules,
@@ -107,6 +108,8 @@ class Machine:
         self.hurried = False
         """The brokers will soon delete what is not archived. Then a segment is closed by its bytes alone while there is
         more to copy, and at once when there is not."""
+        self.trim_to = -1
+        """How far the leader's log may be trimmed, as last reckoned; -1: that isn't known, or it may not be."""
         self._origin = 0  # where the archive begins if there is no manifest yet
         self._next_offset = 0
         self._last_epoch = NO_EPOCH
@@ -115,6 +118,8 @@ class Machine:
         self._gap_end = 0
         self._rewind: Rewind | None = None
         self._failures = 0
+        self._leader_epoch = NO_EPOCH  # when the log was last compared with the manifest
+        self._overlap: int | None = None  # where a batch of that leader's begins which the archive's end cuts in two
         self._doubts = 0  # in a row, of whether the log is ours at all
         self._copy_not_before = 0.0
         self._trim_failures = 0
@@ -133,6 +138,11 @@ class Machine:
 
     def begin(self) -> Action:
         return Load()
+
+    def change(self, rules: Rules) -> None:
+        """Other rules, from the next event on. An action that is under way goes by the old ones."""
+        self.rules = rules
+        self._trim_at = 0.0
 
     def on(self, event: Event, now: Now) -> Action:
         """Take `event` into account and say what to do. Raises IllegalMove."""
@@ -158,6 +168,9 @@ class Machine:
             case OutOfRange():
                 return self._out_of_range(event, now)
             case Diverged():
+                return self._doubt(now)
+            case Overlapped(offset):
+                self._overlap = offset
                 return self._doubt(now)
             case Due():
                 return self._go_on(now)
@@ -191,8 +204,9 @@ class Machine:
                 return self._stop(reason)
 
     def _loaded(self, event: Loaded, now: Now) -> Action:
-        manifest = event.manifest
-        self.manifest = manifest
+        manifest, overlap = event.manifest, self._overlap
+        same_leader = event.leader_epoch == self._leader_epoch
+        self.manifest, self._leader_epoch, self._overlap = manifest, event.leader_epoch, None
         self.log_start = event.log_start
         self._origin = event.log_start
         self._begin_segment()
@@ -201,6 +215,8 @@ class Machine:
         if event.log_start > manifest.end_offset:
             return self._gap(event.log_start)
         match judge(event):
+            case Same() if overlap is not None and overlap < data_end(manifest) and same_leader:
+                return self._overlapped(manifest, overlap, event, now)
             case Same():
                 self._doubts = 0
                 return self._go_on(now)
@@ -210,10 +226,25 @@ class Machine:
                 self._rewind = Rewind(manifest, offset, event.log_start, reason)
                 return self._to(State.REWIND, self._rewind)
             case Foreign(reason):
-                self._doubts += 1
-                if self._doubts > DOUBTS_MOST:
-                    return self._stop(reason)
-                return self._to(State.LOAD, Load(now.monotonic + _pause(self._doubts, now)))
+                return self._foreign(reason, now)
+
+    def _overlapped(self, manifest: Manifest, offset: int, event: Loaded, now: Now) -> Action:
+        """A batch says what epochs can't: the leader has forgotten those that end below its log start."""
+        reason = (
+            f"a batch of the leader's begins at offset {offset} and goes on above {manifest.end_offset}, where the "
+            "archive ends: history was rewritten, as by an unclean leader election"
+        )
+        if NO_EPOCH in (event.leader_epoch, manifest.last_epoch) or manifest.topic_id == NO_TOPIC_ID:
+            self._overlap = offset  # it still holds when we look again
+            return self._foreign(f"{reason}, and nobody can say from where on", now)
+        self._rewind = Rewind(manifest, offset, event.log_start, reason, event.leader_epoch)
+        return self._to(State.REWIND, self._rewind)
+
+    def _foreign(self, reason: str, now: Now) -> Action:
+        self._doubts += 1
+        if self._doubts > DOUBTS_MOST:
+            return self._stop(reason)
+        return self._to(State.LOAD, Load(now.monotonic + _pause(self._doubts, now)))
 
     def _copied(self, event: Copied, now: Now) -> Action:
         if event.log_start >= 0:
@@ -292,9 +323,10 @@ class Machine:
             return self._to(State.UPLOAD, Upload())
         if self._trim_at <= now.monotonic:
             self._trim_at = now.monotonic + self._trim_interval()
-            point = self._trim_point(now.ms)
+            point = self._trim_point(now.ms) if now.monotonic >= self.rules.trim_from else -1
             if isinstance(point, PageRef):
                 return self._to(State.LOOK, Look(point))
+            self.trim_to = point
             if point > self.log_start:
                 return self._to(State.TRIM, Trim(point))
         return self._to(State.COPY, self._copy())

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tierproxy import telemetry
 from tierproxy.archive.collector import collect
@@ -24,6 +25,7 @@ from tierproxy.archive.store import Conflict, Refused
 from tierproxy.archive.upkeep import MergePlan, MergeRules, next_collection_ms, plan_merge
 from tierproxy.clock import Clock
 from tierproxy.config import ArchiverConfig, TopicPolicy
+from tierproxy.config.settings import Settings
 from tierproxy.config.units import format_size
 from tierproxy.errors import TierproxyError
 from tierproxy.telemetry import OncePerChange
@@ -63,17 +65,17 @@ class Housekeeper:
     def __init__(
         self,
         charges: Callable[[], Sequence[Charge]],
-        config: ArchiverConfig,
+        settings: Settings,
         clock: Clock,
         observer: ArchiveObserver,
         troubles: OncePerChange,
     ) -> None:
         self._charges = charges
-        self._config = config
+        self._settings = settings
         self._clock = clock
         self._observer = observer
         self._troubles = troubles
-        self._look_from: dict[PartitionId, int] = {}  # nothing below can be merged
+        self._look_from: dict[PartitionId, tuple[TopicPolicy, int]] = {}  # nothing below can be merged, by this policy
         self._merge_not_before: dict[PartitionId, float] = {}
         self._collect_at: dict[PartitionId, int] = {}  # ms since 1970
 
@@ -88,7 +90,7 @@ class Housekeeper:
                 while merges < MERGES_IN_A_ROW and await self.visit(charge):
                     merges += 1
                 again |= merges == MERGES_IN_A_ROW
-            await asyncio.sleep(0 if again else self._config.upkeep_interval_ms / 1000)
+            await asyncio.sleep(0 if again else self._rules.upkeep_interval_ms / 1000)
 
     async def visit(self, charge: Charge) -> bool:
         """Look after one partition once; whether there may be more to merge right away."""
@@ -105,6 +107,10 @@ class Housekeeper:
             return False
         self._troubles.ended(key, f"archive {charge.archive} is kept in order again")
         return merged
+
+    @property
+    def _rules(self) -> ArchiverConfig:
+        return self._settings.now.archiver
 
     # ---- expiry --------------------------------------------------------------------------------------------
 
@@ -143,7 +149,7 @@ class Housekeeper:
     async def _merge(self, charge: Charge, found: VersionedManifest) -> bool:
         """Merge once, if there is something to merge; whether it was done."""
         pid, library, began = charge.pid, charge.library, self._clock.monotonic()
-        if not self._config.merge or began < self._merge_not_before.get(pid, began):
+        if not self._rules.merge or began < self._merge_not_before.get(pid, began):
             return False
         plan = await self._plan(charge, found.manifest)
         if not plan.run:
@@ -151,7 +157,7 @@ class Housekeeper:
         trouble = partition_troubles(pid) + "merge"
         try:
             merged = await join(
-                library, pid, plan.run, charge.policy.compression, self._config.spool, charge.policy.storage_class
+                library, pid, plan.run, charge.policy.compression, self._rules.spool, charge.policy.storage_class
             )
         except (TierproxyError, OSError) as error:
             self._merge_not_before[pid] = began + MERGE_AGAIN
@@ -176,14 +182,16 @@ class Housekeeper:
     async def _plan(self, charge: Charge, manifest: Manifest) -> MergePlan:
         """Some thousand segments at a time, as there may be a million."""
         while True:
-            look_from = self._look_from.get(charge.pid, 0)
+            policy, look_from = self._look_from.get(charge.pid, (charge.policy, 0))
+            if policy != charge.policy:
+                look_from = 0
             entries: list[SegmentEntry] = []
             async for entry in charge.library.segments(manifest, look_from):
                 entries.append(entry)
                 if len(entries) == LOOKED_AT:
                     break
             plan = await asyncio.to_thread(plan_merge, entries, manifest.gaps, self._merge_rules(charge))
-            self._look_from[charge.pid] = plan.look_from
+            self._look_from[charge.pid] = charge.policy, plan.look_from
             if plan.run or len(entries) < LOOKED_AT or plan.look_from <= look_from:
                 return plan
 
@@ -195,7 +203,7 @@ class Housekeeper:
             most_bytes=min(
                 policy.segment.bytes, keep.bytes // SHARE if keep.bytes is not None else policy.segment.bytes
             ),
-            settled_ms=self._clock.now_ms() - self._config.merge_after_ms,
+            settled_ms=self._clock.now_ms() - self._rules.merge_after_ms,
             below=charge.log_start if by_time else None,
             most_span_ms=keep.time_ms // SHARE if keep.time_ms is not None else None,
         )
@@ -231,7 +239,7 @@ class Housekeeper:
         if now_ms < due:
             return
         self._collect_at[pid] = next_collection_ms(pid, now_ms)
-        rules, trouble = self._config.garbage, f"garbage {charge.archive}"
+        rules, trouble = self._rules.garbage, f"garbage {charge.archive}"
         try:
             found = await collect(charge.library, pid, now_ms, rules.grace_ms, delete=rules.delete)
         except Refused as error:
@@ -259,6 +267,7 @@ class Housekeeper:
             )
 
     def _forget_all_but(self, ours: set[PartitionId]) -> None:
+        known: dict[PartitionId, Any]
         for known in (self._look_from, self._merge_not_before, self._collect_at):
             for pid in [pid for pid in known if pid not in ours]:
                 del known[pid]

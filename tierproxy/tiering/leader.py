@@ -133,6 +133,8 @@ class Leader:
         async def check() -> None:
             facts = await self._facts(manifest)  # an election may have rewritten the log since
             await self.check_topic()  # last, as all else goes by name; and a namesake's facts are no disagreement
+            if manifest is not None and facts.log_start > manifest.end_offset:
+                raise Disagreement("the log starts above what is archived, so there is nothing to trim")
             if not isinstance(judge(facts), Same):
                 raise Disagreement("the log is not, or not yet, what was archived, so nothing is trimmed")
             lost = reappeared(manifest, facts.log_start) if manifest is not None else None

@@ -5,15 +5,19 @@ A partition of which the brokers will soon delete what is not archived is hurrie
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from protocol.errors import ErrorCode
 from tierproxy import telemetry
+from tierproxy.archive.manifest import Gap
 from tierproxy.archive.names import PartitionId
 from tierproxy.clock import Clock
 from tierproxy.config.units import format_duration, format_size
 from tierproxy.errors import TierproxyError
 from tierproxy.telemetry import OncePerChange
+from tierproxy.telemetry.kinds import TopicLabels, remove
 from tierproxy.tiering.around import partition_troubles
 from tierproxy.tiering.headroom import Headroom, Limits, Outlook
 from tierproxy.tiering.stalls import STALL_AFTER
@@ -28,12 +32,28 @@ Settings = Mapping[str, Mapping[str, str]]
 AT_ONCE = 100
 NO_LIMITS = Limits(None, None)
 
-_BY_TOPIC = (
-    telemetry.ARCHIVE_LAG,
-    telemetry.ARCHIVE_LAG_OFFSETS,
-    telemetry.RETENTION_LEFT,
-    telemetry.TRANSACTION_STALL,
-)
+_BY_TOPIC = {
+    telemetry.ARCHIVE_LAG: 0.0,
+    telemetry.ARCHIVE_LAG_OFFSETS: 0.0,
+    telemetry.RETENTION_LEFT: 1.0,
+    telemetry.TRANSACTION_STALL: 0.0,
+    telemetry.TRIM_LAG: 0.0,
+    telemetry.TRIM_LAG_OFFSETS: 0.0,
+    telemetry.HOLES: 0.0,
+    telemetry.HOLE_OFFSETS: 0.0,
+}
+"""And what each says of a topic of which there is nothing to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Of a partition, for the metrics."""
+
+    outlook: Outlook
+    stalled: float
+    untrimmed: int  # offsets
+    untrimmed_for: float  # seconds
+    gaps: tuple[Gap, ...]
 
 
 class Lookout:
@@ -45,7 +65,9 @@ class Lookout:
         self._troubles = troubles
         self._named: set[tuple[TopicPartition, int]] = set()  # stalls whose producers were told
         self._headrooms: dict[PartitionId, Headroom] = {}
-        self._topics: set[str] = set()
+        self._untrimmed: dict[PartitionId, float] = {}  # since when
+        self._labels = TopicLabels()
+        self._shown: set[str] = set()
 
     async def run(
         self, every: float, workers: Callable[[], list[PartitionWorker]], settings: Callable[[], Settings]
@@ -103,7 +125,7 @@ class Lookout:
         """`settings`: those of each topic, where they could be read."""
         now_ms = self._clock.now_ms()
         headrooms: dict[PartitionId, Headroom] = {}
-        outlooks: dict[str, list[tuple[Outlook, float]]] = {}
+        seen: dict[str, list[_Seen]] = {}
         for n, worker in enumerate(workers):
             if n % AT_ONCE == AT_ONCE - 1:
                 await asyncio.sleep(0)  # there may be many thousands, and clients are served meanwhile
@@ -111,13 +133,24 @@ class Lookout:
             headroom = headrooms[pid] = self._headrooms.get(pid) or Headroom()
             limits = Limits.of(settings[pid.topic]) if pid.topic in settings else NO_LIMITS
             outlook = headroom.see(worker.look(), limits, now_ms)
-            outlooks.setdefault(pid.topic, []).append((outlook, worker.stalled_for))
+            seen.setdefault(pid.topic, []).append(self._seen(worker, outlook))
             worker.hurried = outlook.alarm
             self._say(worker, outlook, settings)
         for pid in self._headrooms.keys() - headrooms.keys():
             self._troubles.forget(partition_troubles(pid) + "retention")
+        for pid in self._untrimmed.keys() - headrooms.keys():
+            del self._untrimmed[pid]
         self._headrooms = headrooms
-        self._measure(outlooks)
+        self._measure(seen)
+
+    def _seen(self, worker: PartitionWorker, outlook: Outlook) -> _Seen:
+        now, untrimmed = self._clock.monotonic(), worker.untrimmed
+        if untrimmed:
+            lasting = now - self._untrimmed.setdefault(worker.pid, now)
+        else:
+            self._untrimmed.pop(worker.pid, None)
+            lasting = 0.0
+        return _Seen(outlook, worker.stalled_for, untrimmed, lasting, worker.gaps)
 
     def _say(self, worker: PartitionWorker, outlook: Outlook, settings: Settings) -> None:
         key = partition_troubles(worker.pid) + "retention"
@@ -137,17 +170,25 @@ class Lookout:
             "caught up",
         )
 
-    def _measure(self, outlooks: Mapping[str, list[tuple[Outlook, float]]]) -> None:
-        for topic, seen in outlooks.items():
-            telemetry.ARCHIVE_LAG.labels(topic).set(max(outlook.seconds for outlook, _ in seen))
-            telemetry.ARCHIVE_LAG_OFFSETS.labels(topic).set(sum(outlook.offsets for outlook, _ in seen))
-            telemetry.RETENTION_LEFT.labels(topic).set(max(0.0, min(outlook.left for outlook, _ in seen)))
-            telemetry.TRANSACTION_STALL.labels(topic).set(max(stalled for _, stalled in seen))
-        for topic in self._topics - outlooks.keys():
-            for gauge in _BY_TOPIC:
-                gauge.remove(topic)
-        self._topics = set(outlooks)
-        telemetry.PARTITIONS_AT_RISK.set(sum(outlook.alarm for seen in outlooks.values() for outlook, _ in seen))
+    def _measure(self, by_topic: Mapping[str, list[_Seen]]) -> None:
+        shown: dict[str, list[_Seen]] = defaultdict(list)
+        for topic, label in self._labels.of(by_topic.keys()).items():
+            shown[label] += by_topic[topic]
+        for label, seen in shown.items():
+            gaps = [gap for each in seen for gap in each.gaps]
+            telemetry.ARCHIVE_LAG.labels(label).set(max(each.outlook.seconds for each in seen))
+            telemetry.ARCHIVE_LAG_OFFSETS.labels(label).set(sum(each.outlook.offsets for each in seen))
+            telemetry.RETENTION_LEFT.labels(label).set(max(0.0, min(each.outlook.left for each in seen)))
+            telemetry.TRANSACTION_STALL.labels(label).set(max(each.stalled for each in seen))
+            telemetry.TRIM_LAG.labels(label).set(max(each.untrimmed_for for each in seen))
+            telemetry.TRIM_LAG_OFFSETS.labels(label).set(sum(each.untrimmed for each in seen))
+            telemetry.HOLES.labels(label).set(sum(gap.accepted_ms < 0 for gap in gaps))
+            telemetry.HOLE_OFFSETS.labels(label).set(sum(gap.end - gap.start for gap in gaps))
+        for label in self._shown - shown.keys():
+            for gauge, neutral in _BY_TOPIC.items():
+                remove(gauge, label, neutral)
+        self._shown = set(shown)
+        telemetry.PARTITIONS_AT_RISK.set(sum(each.outlook.alarm for seen in shown.values() for each in seen))
 
 
 def _ms(seconds: float) -> int:

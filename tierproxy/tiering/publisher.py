@@ -62,7 +62,7 @@ class Publisher:
         self._cluster_id = cluster_id
         self._pid = pid
         self._clock = clock
-        self._storage_class = storage_class
+        self.storage_class = storage_class
         self._version: str | None = None  # of the manifest as we know it
         self._bare: Manifest | None = None  # the stored one, while nothing was ever archived
         self._entry: SegmentEntry | None = None
@@ -86,7 +86,7 @@ class Publisher:
             self._fetched_at = segment.fetched_at
         key = self._library.segment_key(self._pid, self._uploaded())
         self._stored_in = self._library.home(self._pid)
-        await self._store.put(key, segment.file(), self._storage_class)
+        await self._store.put(key, segment.file(), self.storage_class)
         return Uploaded()
 
     async def verify(self) -> Verified | Damaged:
@@ -164,7 +164,7 @@ class Publisher:
             await asyncio.to_thread(writer.finish)
             cut = writer.entry(secrets.token_hex(4), entry.created_ms)
             part.seek(0)
-            await self._store.put(self._library.segment_key(self._pid, cut), part, self._storage_class)
+            await self._store.put(self._library.segment_key(self._pid, cut), part, self.storage_class)
         return offset, cut
 
     async def holds(self, offset: int, ours: Manifest) -> bool:

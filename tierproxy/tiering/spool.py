@@ -30,7 +30,14 @@ class UnreadableBatch(TierproxyError):
 
 
 class OtherHistory(UnreadableBatch):
-    """A batch does not follow the one before: it overlaps that, or has an older leader epoch."""
+    """A batch does not follow the one before: it overlaps that, or has an older leader epoch.
+
+    `begins` is set where the first batch that was fetched overlaps what is archived: its base offset.
+    """
+
+    def __init__(self, what: str, begins: int | None = None) -> None:
+        super().__init__(what)
+        self.begins = begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +152,10 @@ class OpenSegment:
                     break  # a transaction is open there: not decided yet
                 first = not accepted and self._writer.base_offset < 0
                 if header.base_offset < expected and not (first and self._first_is_cut):
-                    return accepted, OtherHistory(
+                    what = (
                         f"the batch {header.base_offset}-{header.last_offset} overlaps what was copied up to {expected}"
                     )
+                    return accepted, OtherHistory(what, header.base_offset if first else None)
                 if header.leader_epoch < epoch:
                     return accepted, OtherHistory(
                         f"the batch at {header.base_offset} has leader epoch {header.leader_epoch}, the one "

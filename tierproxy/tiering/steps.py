@@ -30,6 +30,7 @@ class Rules:
     keep_time_ms: int | None
     keep_bytes: int | None
     trim: bool
+    trim_from: float = 0.0  # the clock's monotonic time before which nothing is trimmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,14 @@ class Diverged:
     """The leader's log and what was copied are the same only up to `end_offset`."""
 
     end_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overlapped:
+    """The leader's batch that holds the archive's end begins at `offset`, below it. Batches are never cut in a log, so
+    what is archived from there on is of another history, even where the leader no longer knows the epochs to say so."""
+
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +175,7 @@ Event: TypeAlias = (
     | Copied
     | OutOfRange
     | Diverged
+    | Overlapped
     | Due
     | Uploaded
     | Verified
@@ -192,7 +202,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Fetch at `offset` and append to the open segment. Answer: Copied, OutOfRange, Diverged; Due at `wake_at`."""
+    """Fetch at `offset` and append to the open segment.
+
+    Answer: Copied, OutOfRange, Diverged, Overlapped; Due at `wake_at`.
+    """
 
     offset: int
     last_epoch: int
@@ -254,12 +267,16 @@ class Rewind:
 
     The broker's log begins at `log_start`: what lies below can't be copied again. Answer: Committed; Conflicted if
     the manifest is another one, or the log meanwhile.
+
+    Where a batch of the leader's proved it, it holds for that leader only: the one of `leader_epoch`. NO_EPOCH: epochs
+    prove it.
     """
 
     manifest: Manifest
     offset: int
     log_start: int
     reason: str
+    leader_epoch: int = NO_EPOCH
     not_before: float = 0.0
 
 
@@ -290,6 +307,7 @@ MOVES: Mapping[State, Mapping[type, tuple[State, ...]]] = {
         Due: (_C, _U, _K, _T),
         OutOfRange: (_C, _G, _U, _K, _T, _L),
         Diverged: (_L,),
+        Overlapped: (_L,),
         Failed: (_C, _U, _K, _T),
         Spoiled: (_L,),
         Hopeless: (_X,),

@@ -1,17 +1,16 @@
 """One partition's worker: carries out what the machine in `fsm` decides, one action at a time.
 
-A worker is one task, and only that task touches the segment. Fetching is shared with the other partitions of a
-broker: while the machine wants to copy, `ask` says what to fetch, a copier brings the answer by `deliver`, and
-the worker's own task appends it. An answer that comes too late is not taken.
+A worker is one task, and only that task touches the segment. While the machine wants to copy, `ask` says what to
+fetch, a copier brings the answer by `deliver` (`handover.py`), and the worker's own task appends it.
 
-Failures become events here: what may be tried again is Failed, and said once when it begins and once when it
-is over; what a person must look at is Hopeless.
+Failures become events here: what may be tried again is Failed, and `voice.py` says it; what a person must look at is
+Hopeless.
 """
 
 import asyncio
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import assert_never
 
 from protocol.errors import ErrorCode, error_name
@@ -19,40 +18,30 @@ from protocol.fetch import FetchPartition
 from protocol.fetch_response import FetchedPartition, diverging_epoch
 from tierproxy import telemetry
 from tierproxy.archive.errors import ArchiveError, FormatError
-from tierproxy.archive.manifest import Manifest
+from tierproxy.archive.manifest import NO_EPOCH, Gap, Manifest
 from tierproxy.archive.names import PartitionId
-from tierproxy.archive.retention import reappeared
 from tierproxy.archive.segment_index import SegmentInfo
 from tierproxy.archive.store import StoreError
 from tierproxy.config.units import format_size
-from tierproxy.errors import TierproxyError
 from tierproxy.tiering import steps
-from tierproxy.tiering.around import Surroundings, leader_trouble, partition_troubles
+from tierproxy.tiering.around import Surroundings
 from tierproxy.tiering.fsm import Machine
+from tierproxy.tiering.handover import Delivery, Handover
 from tierproxy.tiering.headroom import Standing
-from tierproxy.tiering.history import Behind, Foreign, Rewritten, Same, data_end, judge
+from tierproxy.tiering.history import Rewritten, Same, data_end, judge
 from tierproxy.tiering.leader import METADATA_ERRORS, Disagreement, Leader, LeaderTrouble, TopicGone
 from tierproxy.tiering.publisher import Publisher
 from tierproxy.tiering.spool import CorruptBatch, OpenSegment, OtherHistory, SpoolSettings, UnreadableBatch
 from tierproxy.tiering.stalls import StallWatch
-from tierproxy.upstream import NOBODY, TopicPartition, Unreachable, UnsupportedBroker
+from tierproxy.tiering.voice import Voice
+from tierproxy.upstream import TopicPartition, Unreachable, UnsupportedBroker
 
 log = logging.getLogger("tierproxy.archiver")
 
 FETCH_LEAST_BYTES = 64 * 1024
 """Asked for even if less is missing to a larger segment: a batch that does not fit is not sent at all."""
-LAST_FETCH_BY_NAME = 12
 REFUSALS_WORTH_A_LINE = 5
 """Leaders come and go; only what goes on after some refreshes of the metadata is said."""
-
-
-@dataclass(slots=True)
-class _Delivery:
-    """An answer on its way from a copier to the worker's task; `taken` is set when its bytes may go."""
-
-    answer: FetchedPartition
-    by_name: bool
-    taken: asyncio.Event
 
 
 class PartitionWorker:
@@ -69,19 +58,19 @@ class PartitionWorker:
         self.pid = pid
         self.tp = TopicPartition(pid.topic, pid.partition)
         self._machine = Machine(rules)
-        self._own = partition_troubles(pid)
+        self._voice = Voice(pid, around)
         self._spool = spool
         self._around = around
         self._leader = Leader(around.cluster, pid)
         self._publisher = Publisher(around.library, around.cluster_id, pid, around.clock, storage_class)
         self._segment: OpenSegment | None = None
-        self._copying: steps.Copy | None = None
-        self._inbox: asyncio.Future[_Delivery] | None = None
+        self._handover = Handover(around.clock)
         self._stalls = StallWatch()
         self._log_end = -1  # the leader's high watermark, as last heard
         self.silent = True
         """Whether nothing was heard of the log's end since the last `look`."""
         self._refusals = 0  # in a row, of the kind that fresh metadata should cure
+        self._closed_at: float | None = None  # when the segment was first to be uploaded
         self._by_name = False  # some batch of the open segment was fetched by the topic's name
 
     @property
@@ -130,18 +119,33 @@ class PartitionWorker:
         return self._machine.next_offset
 
     @property
+    def untrimmed(self) -> int:
+        """Offsets that the leader still has although it need not."""
+        return max(0, self._machine.trim_to - self._machine.log_start) if self._machine.log_start >= 0 else 0
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """Those of the archive, as far as it is loaded."""
+        return self._machine.manifest.gaps if self._machine.manifest is not None else ()
+
+    @property
     def stalled_for(self) -> float:
         """Seconds for which an open transaction has held the archive back."""
         return self._stalls.lasting(self._around.clock.monotonic())
+
+    def change(self, rules: steps.Rules, compression: int, storage_class: str | None) -> None:
+        """Another policy for the same archive. The open segment keeps its compression; nothing is copied again."""
+        self._machine.change(rules)
+        self._spool = replace(self._spool, level=compression)
+        self._publisher.storage_class = storage_class
+        self._handover.wake()  # it may be waiting for a time that the old rules gave
 
     # ---- the copier's side ---------------------------------------------------------------------------------
 
     def ask(self, most_bytes: int) -> FetchPartition | None:
         """What to fetch now, at most about `most_bytes`; None if nothing, or not yet."""
-        action, inbox = self._copying, self._inbox
-        if action is None or inbox is None or inbox.done():
-            return None
-        if action.not_before > self._around.clock.monotonic():
+        action = self._handover.wanted
+        if action is None:
             return None
         topic = self._around.cluster.view.topics.get(self.pid.topic)
         if topic is None or topic.topic_id != self.pid.topic_id or self.pid.partition not in topic.partitions:
@@ -162,19 +166,11 @@ class PartitionWorker:
     @property
     def resting_until(self) -> float | None:
         """The clock's monotonic time before which `ask` has nothing because something failed; None: no such."""
-        action = self._copying
-        if action is None or action.not_before <= self._around.clock.monotonic():
-            return None
-        return action.not_before
+        return self._handover.resting_until
 
-    async def deliver(self, asked: FetchPartition, answer: FetchedPartition, version: int) -> None:
-        """Hand over the answer to `ask`; returns when its bytes are not needed any more."""
-        action, inbox = self._copying, self._inbox
-        if action is None or inbox is None or inbox.done() or action.offset != asked.fetch_offset:
-            return
-        delivery = _Delivery(answer, version <= LAST_FETCH_BY_NAME, asyncio.Event())
-        inbox.set_result(delivery)
-        await delivery.taken.wait()
+    def deliver(self, asked: FetchPartition, answer: FetchedPartition, version: int) -> asyncio.Event | None:
+        """Hand over the answer to `ask`. What is returned is set when its bytes are not needed any more; None: now."""
+        return self._handover.bring(asked.fetch_offset, answer, version)
 
     # ---- the worker's own task -----------------------------------------------------------------------------
 
@@ -194,7 +190,7 @@ class PartitionWorker:
             log.info("%s: %s; its archive stays as it is", self.tp, gone)
         finally:
             self._drop_segment()
-            self._around.troubles.forget(self._own)
+            self._voice.leave()
         if isinstance(action, steps.Stop):
             log.error(
                 "%s is not archived any further and will not be trimmed: %s. Nothing of what is archived was "
@@ -208,25 +204,25 @@ class PartitionWorker:
             return await self._copy(action)
         if not isinstance(action, steps.Look | steps.Trim | steps.Stop):
             await asyncio.sleep(max(0.0, action.not_before - self._around.clock.monotonic()))
-        trouble = self._own + type(action).__name__
+        trouble = self._voice.of(type(action).__name__)
         try:
             event = await self._do(action)
         except (LeaderTrouble, Unreachable, UnsupportedBroker) as error:
-            return self._leader_failed(trouble, error)
+            return self._voice.leader_failed(trouble, error)
         except StoreError as error:
-            return self._failed(self._archive_key, f"archive {self._around.archive}: {error}; trying again")
+            return self._voice.archive_failed(error)
         except FormatError as error:  # nothing is trimmed meanwhile, and whoever mends it need not restart us
-            return self._failed(trouble, f"{self.tp}: {error}; trying again")
+            return self._voice.failed(trouble, f"{self.tp}: {error}; trying again")
         except ArchiveError as error:
             return steps.Hopeless(str(error))
         except OSError as error:
             if isinstance(action, steps.Upload):
-                return self._spoiled(error)
-            return self._failed(trouble, f"{self.tp}: {error}; trying again")
+                return self._voice.spoiled(error)
+            return self._voice.failed(trouble, f"{self.tp}: {error}; trying again")
         if isinstance(action, steps.Load | steps.Trim):
-            self._leader_works()
+            self._voice.leader_works()
         if not isinstance(event, steps.Failed):
-            self._ended(trouble, f"{self.tp}: going on")
+            self._voice.ended(trouble, f"{self.tp}: going on")
         return event
 
     async def _do(self, action: steps.Action) -> steps.Event:
@@ -234,17 +230,21 @@ class PartitionWorker:
             case steps.Load():
                 return await self._load()
             case steps.Upload():
+                if self._closed_at is None:
+                    self._closed_at = self._around.clock.monotonic()
                 async with self._around.uploads:
                     uploaded = await self._publisher.upload(self._open_segment())
-                self._archive_works()
+                self._voice.archive_works()
                 return uploaded
             case steps.Verify():
                 async with self._around.uploads:
                     verified = await self._publisher.verify()
-                self._archive_works()
+                self._voice.archive_works()
                 if isinstance(verified, steps.Damaged):
                     telemetry.SEGMENTS_DAMAGED.inc()
                     log.error("%s: %s; storing it once more", self.tp, verified.reason)
+                else:
+                    telemetry.SEGMENTS_VERIFIED.inc()
                 return verified
             case steps.Commit():
                 return await self._commit(action)
@@ -264,57 +264,22 @@ class PartitionWorker:
     async def _load(self) -> steps.Loaded:
         self._drop_segment()
         manifest = await self._publisher.load()
-        self._archive_works()
+        self._voice.archive_works()
         if manifest is not None:
             self._around.observer.committed(self.pid, manifest)
         facts = await self._leader.compare(manifest)
         self.heard(facts.log_end)
-        self._say_doubt(facts)
+        self._voice.compared(facts)
         return facts
 
-    def _say_doubt(self, facts: steps.Loaded) -> None:
-        key = self._own + "doubt"
-        match judge(facts):
-            case Behind():
-                self._around.troubles.began(
-                    key,
-                    f"{self.tp}: the leader shows its log only up to {facts.log_end}, and it is archived further; "
-                    "waiting until it shows the rest, as after an election",
-                )
-            case Foreign(reason):
-                self._around.troubles.began(key, f"{self.tp}: {reason}. Looking some more times")
-            case Rewritten() | Same():
-                self._ended(key, f"{self.tp}: the leader's log and the archive can be compared again")
-        key, manifest = self._own + "reappeared", facts.manifest
-        lost = reappeared(manifest, facts.log_start) if manifest is not None else None
-        if lost is None:
-            self._ended(key, f"{self.tp}: no lost records are there any more, so trimming goes on")
-        else:
-            self._around.troubles.began(
-                key,
-                f"{self.tp}: the broker has records again that were recorded as lost, from offset {lost} on. They are "
-                "not archived, so nothing is trimmed there until retention deletes them, or somebody by "
-                "kafka-delete-records",
-            )
-
     async def _copy(self, action: steps.Copy) -> steps.Event:
-        inbox: asyncio.Future[_Delivery] = asyncio.get_running_loop().create_future()
-        self._copying, self._inbox = action, inbox
-        try:
+        with self._handover.begin(action):
             self._around.ready(self.tp)
-            await asyncio.wait([inbox], timeout=max(0.0, action.wake_at - self._around.clock.monotonic()))
-            self._copying = None
-            if not inbox.done():
-                return steps.Due()
-            return await self._take(action, inbox.result())
-        finally:
-            self._copying = self._inbox = None
-            if inbox.done():
-                inbox.result().taken.set()
-            inbox.cancel()
+            delivery = await self._handover.wait()
+            return steps.Due() if delivery is None else await self._take(action, delivery)
 
-    async def _take(self, action: steps.Copy, delivery: _Delivery) -> steps.Event:
-        answer, trouble = delivery.answer, self._own + "Copy"
+    async def _take(self, action: steps.Copy, delivery: Delivery) -> steps.Event:
+        answer, trouble = delivery.answer, self._voice.of("Copy")
         if not answer.records:
             delivery.taken.set()
         if answer.error == ErrorCode.OFFSET_OUT_OF_RANGE:
@@ -326,7 +291,7 @@ class PartitionWorker:
                 if self._refusals < REFUSALS_WORTH_A_LINE:
                     log.debug("%s: fetching at %d: %s", self.tp, action.offset, error_name(answer.error))
                     return steps.Failed(error_name(answer.error))
-            return self._failed(trouble, f"{self.tp} can't be fetched: {error_name(answer.error)}; trying again")
+            return self._voice.failed(trouble, f"{self.tp} can't be fetched: {error_name(answer.error)}; trying again")
         if (diverging := diverging_epoch(answer.tags)) is not None:
             return steps.Diverged(diverging[1])
         try:
@@ -336,19 +301,19 @@ class PartitionWorker:
                     await asyncio.to_thread(self._segment_for(action).take, answer)
         except CorruptBatch as error:
             telemetry.BATCHES_DAMAGED.inc()
-            return self._failed(trouble, f"{self.tp}: {error}; fetching it again")
+            return self._voice.failed(trouble, f"{self.tp}: {error}; fetching it again")
         except OtherHistory as error:  # from a broker that doesn't say "diverged" (before Kafka 2.7)
-            self._failed(trouble, f"{self.tp}: {error}; looking whether history was rewritten")
-            return steps.Diverged(action.offset)
+            self._voice.failed(trouble, f"{self.tp}: {error}; looking whether history was rewritten")
+            return steps.Diverged(action.offset) if error.begins is None else steps.Overlapped(error.begins)
         except (UnreadableBatch, ArchiveError) as error:
             return steps.Hopeless(str(error))
         except OSError as error:
-            return self._spoiled(error)
+            return self._voice.spoiled(error)
         self._refusals = 0
         self.heard(answer.high_watermark)
-        self._ended(trouble, f"{self.tp} is copied again")
+        self._voice.ended(trouble, f"{self.tp} is copied again")
         if answer.records:
-            self._ended("spool", "segments can be written on this machine again")
+            self._voice.spool_works()
         segment = self._segment
         if segment is None or not segment.plain_bytes:  # an empty one says nothing of where we are
             self._watch(action.offset, answer)
@@ -362,13 +327,13 @@ class PartitionWorker:
             facts = await self._leader.compare(self._machine.manifest)
         except (LeaderTrouble, Unreachable, UnsupportedBroker) as error:
             self._around.stale()
-            return self._failed(self._own + "Copy", f"{self.tp}: {error}; trying again")
+            return self._voice.failed(self._voice.of("Copy"), f"{self.tp}: {error}; trying again")
         if not isinstance(judge(facts), Same):
             return steps.Diverged(facts.log_end)
         if facts.log_start <= action.offset <= facts.log_end:
             # The leader has just changed; or it has never heard of the epoch that we claim for the batch before.
-            self._failed(
-                self._own + "Copy",
+            self._voice.failed(
+                self._voice.of("Copy"),
                 f"{self.tp}: the broker refuses offset {action.offset} (epoch {action.last_epoch}) although its log "
                 f"goes from {facts.log_start} to {facts.log_end}; trying again",
             )
@@ -377,13 +342,15 @@ class PartitionWorker:
     async def _commit(self, action: steps.Commit) -> steps.Event:
         if self._by_name:
             await self._leader.check_topic()  # or what was fetched by name may be a namesake's
-            self._leader_works()
+            self._voice.leader_works()
         if not await self._same_before(action.manifest):
             return steps.Conflicted("the leader's log is not what was archived before")
         event = await self._publisher.commit(action)
-        self._archive_works()
+        self._voice.archive_works()
         if isinstance(event, steps.Committed):
             entry = event.manifest.segments[-1]
+            if self._closed_at is not None:
+                telemetry.COMMIT_SECONDS.observe(self._around.clock.monotonic() - self._closed_at)
             telemetry.SEGMENTS_ARCHIVED.inc()
             telemetry.ARCHIVED_BYTES.inc(entry.plain_size)
             telemetry.ARCHIVED_STORED_BYTES.inc(entry.stored_size)
@@ -415,7 +382,7 @@ class PartitionWorker:
             "between were deleted before they were archived"
         )
         event = await self._publisher.record_gap(action, cause)
-        self._archive_works()
+        self._voice.archive_works()
         if isinstance(event, steps.Committed):
             telemetry.GAPS.inc()
             log.error("%s: offsets %d to %d are lost: %s", self.tp, action.start, action.end - 1, cause)
@@ -424,12 +391,17 @@ class PartitionWorker:
         return event
 
     async def _rewind(self, action: steps.Rewind) -> steps.Event:
-        found = judge(await self._leader.compare(action.manifest))
+        facts = await self._leader.compare(action.manifest)
         await self._leader.check_topic()  # last: a namesake's log differs, too, and proves nothing
-        if not isinstance(found, Rewritten) or found.offset != action.offset:
+        if action.leader_epoch == NO_EPOCH:
+            found = judge(facts)
+            proved = isinstance(found, Rewritten) and found.offset == action.offset
+        else:
+            proved = facts.leader_epoch == action.leader_epoch
+        if not proved:
             return steps.Conflicted("the log has changed meanwhile")
         event = await self._publisher.rewind(action, self._spool)
-        self._archive_works()
+        self._voice.archive_works()
         if isinstance(event, steps.Committed):
             telemetry.HISTORIES_REWRITTEN.inc()
             quarantined = event.manifest.quarantined[-1]
@@ -445,15 +417,15 @@ class PartitionWorker:
             )
             self._around.observer.committed(self.pid, event.manifest)
         elif isinstance(event, steps.Failed):
-            return self._failed(self._own + "Rewind", f"{self.tp}: {event.reason}; storing it once more")
+            return self._voice.failed(self._voice.of("Rewind"), f"{self.tp}: {event.reason}; storing it once more")
         return event
 
     async def _look(self, action: steps.Look) -> steps.Event:
         try:
             return await self._publisher.look(action)
         except ArchiveError as error:
-            return self._failed(
-                self._own + "Look",
+            return self._voice.failed(
+                self._voice.of("Look"),
                 f"{self.tp} is archived, but not trimmed: how far it may be can't be told, {error}; `tierproxy archive "
                 "repair` may help; trying again",
             )
@@ -472,18 +444,12 @@ class PartitionWorker:
         return steps.Trimmed(log_start)
 
     def _watch(self, next_offset: int, answer: FetchedPartition) -> None:
-        trouble = self._own + "transaction"
-        lasted = self._stalls.see(
-            next_offset, answer.last_stable_offset, answer.high_watermark, self._around.clock.monotonic()
-        )
+        stable = answer.last_stable_offset
+        lasted = self._stalls.see(next_offset, stable, answer.high_watermark, self._around.clock.monotonic())
         if lasted is not None:
-            self._around.troubles.began(
-                trouble,
-                f"{self.tp}: a transaction has been open at offset {answer.last_stable_offset} for more than "
-                f"{lasted:.0f} s; nothing behind it can be archived or trimmed until it ends",
-            )
-        elif answer.last_stable_offset != next_offset or answer.high_watermark == next_offset:
-            self._ended(trouble, f"{self.tp}: the transaction has ended")
+            self._voice.transaction_stays_open(stable, lasted)
+        elif stable != next_offset or answer.high_watermark == next_offset:
+            self._voice.transaction_ended()
 
     # ---- small things --------------------------------------------------------------------------------------
 
@@ -505,44 +471,9 @@ class PartitionWorker:
         return self._segment
 
     def _drop_segment(self) -> None:
-        segment, self._segment, self._by_name = self._segment, None, False
+        segment, self._segment, self._by_name, self._closed_at = self._segment, None, False, None
         if segment is not None:
             segment.discard()
-
-    def _spoiled(self, error: OSError) -> steps.Spoiled:
-        self._failed("spool", f"segments can't be written on this machine: {error}; trying again")
-        return steps.Spoiled(str(error))
-
-    def _leader_failed(self, trouble: str, error: TierproxyError) -> steps.Failed:
-        """One line a broker, not one a partition, where it is the broker that does not answer."""
-        if isinstance(error, LeaderTrouble) and not error.stale:
-            return self._failed(trouble, f"{error}; trying again")
-        self._around.stale()
-        if self._leader_id == NOBODY:
-            return self._failed(trouble, f"{self.tp} has no leader that could be asked: {error}; trying again")
-        message = f"broker {self._leader_id} can't be asked: {error}; trying again"
-        return self._failed(leader_trouble(self._leader_id), message)
-
-    def _leader_works(self) -> None:
-        self._ended(leader_trouble(self._leader_id), f"broker {self._leader_id} answers for its partitions again")
-
-    @property
-    def _leader_id(self) -> int:
-        return self._around.cluster.view.leader(self.tp)
-
-    @property
-    def _archive_key(self) -> str:
-        return f"archive {self._around.archive}"
-
-    def _archive_works(self) -> None:
-        self._ended(self._archive_key, f"archive {self._around.archive} can be used again")
-
-    def _failed(self, key: str, message: str) -> steps.Failed:
-        self._around.troubles.began(key, message)
-        return steps.Failed(message)
-
-    def _ended(self, key: str, message: str) -> None:
-        self._around.troubles.ended(key, message)
 
     def _now(self) -> steps.Now:
         return steps.Now(self._around.clock.monotonic(), self._around.clock.now_ms(), random.random())

@@ -5,6 +5,7 @@
 | worker | `{"open": port}` | open this port, if it isn't yet; I know whose it is |
 | supervisor | `{"opened": port, "error": null}` | it is open; or why not |
 | supervisor | `{"at": port, "fds": 1}` and a socket | a client has come to this port, it is yours |
+| supervisor | `{"config": text}` | this configuration is in force now (`packed`: with its secrets, for nobody else) |
 | worker | `{"load": n, "taken": m}` | I have n connections, m of which came from you since the last such line |
 | worker | `{"part": name, "ok": bool, "reason": text}` | how a part of mine is (admin.py) |
 | supervisor | `{"tell": n}` | somebody looks at the dashboard: what are you at? |
@@ -16,12 +17,28 @@ The end of the channel is the end of the other side.
 
 import asyncio
 import json
+import pickle
 import socket
+from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from tierproxy.config import Config
+
 Message = dict[str, Any]
+
+
+def packed(config: Config) -> str:
+    """A configuration as text, for a channel."""
+    return b64encode(pickle.dumps(config)).decode()
+
+
+def unpacked(text: str) -> Config:
+    config = pickle.loads(b64decode(text))
+    assert isinstance(config, Config)
+    return config
+
 
 _READ = 65_536
 _SOCKETS = 200

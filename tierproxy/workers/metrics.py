@@ -15,6 +15,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
+from tierproxy import telemetry
+
 _CPU, _START = "process_cpu_seconds", "process_start_time_seconds"
 
 
@@ -27,6 +29,8 @@ class WorkerMetrics:
         MultiProcessCollector(self.registry, str(files))  # type: ignore[no-untyped-call]
         self.registry.register(_Processes(pids))
         PlatformCollector(self.registry)
+        for each in telemetry.CONFIG_METRICS:  # they are ours, as the file is
+            self.registry.register(each)
         self.alive = Gauge("tierproxy_workers", "Worker processes that live, by role", ["role"], registry=self.registry)
         self.restarts = Counter(
             "tierproxy_worker_restarts",

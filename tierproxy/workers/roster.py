@@ -85,6 +85,7 @@ class Roster:
         if archiver:
             self.seats.append(Seat(ARCHIVER, "archiver"))
         self.complete = False  # all have been ready
+        self.stopping: str | None = None  # why nobody new should come, though all are there
         self._turn = 0
 
     def candidates(self, port: int) -> list[Seat]:
@@ -106,6 +107,8 @@ class Roster:
     def parts(self) -> Mapping[str, PartHealth]:
         """`gateway-1 cluster` → how it is; `gateway-1` alone while nothing lives there that could say more."""
         found: dict[str, PartHealth] = {}
+        if self.stopping is not None:
+            found["workers"] = PartHealth(False, self.stopping)
         for seat in self.seats:
             if not seat.parts:
                 found[seat.name] = PartHealth(False, seat.away)
@@ -115,4 +118,6 @@ class Roster:
 
     @property
     def ready(self) -> bool:
+        if self.stopping is not None:
+            return False
         return self.complete and any(seat.ok for seat in self.seats if seat.role == "gateway")

@@ -14,17 +14,19 @@ from pathlib import Path
 import tierproxy
 from tierproxy import app
 from tierproxy.admin import Admin, PartHealth
-from tierproxy.app import Surroundings, archives_anything
+from tierproxy.app import Surroundings, archives_anything, follow_file
 from tierproxy.clock import Clock, SystemClock
 from tierproxy.config import Config
+from tierproxy.config.settings import Settings
 from tierproxy.errors import TierproxyError
 from tierproxy.insight.site import site
 from tierproxy.insight.told import Told, told_here
 from tierproxy.listener import BACKLOG
 from tierproxy.ports import listen_at
 from tierproxy.tasks import Tasks
+from tierproxy.telemetry import set_level
 from tierproxy.workers.answers import Answers
-from tierproxy.workers.channel import Channel, Message
+from tierproxy.workers.channel import Channel, Message, packed
 from tierproxy.workers.cores import usable_cores
 from tierproxy.workers.metrics import WorkerMetrics
 from tierproxy.workers.place import private_directory
@@ -36,29 +38,31 @@ ACCEPT_PAUSE = 1.0
 """Seconds until the next try where the system gives us no more connections."""
 
 
-def run(config: Config, surroundings: Surroundings = contextlib.nullcontext) -> None:
-    """Run gateway and archiver, in as many processes as `workers` says, until SIGTERM or SIGINT.
+def run(config: Config, surroundings: Surroundings = contextlib.nullcontext, file: Path | None = None) -> None:
+    """Run gateway and archiver, in as many processes as `workers` says, until SIGTERM or SIGINT. `file` is followed.
 
     Raises TierproxyError when it can't start at all.
     """
     workers = usable_cores() if config.workers == "auto" else config.workers
-    if workers == 1:
-        app.run(config, surroundings)
+    if workers == 1 or not config.listen.enabled:
+        app.run(config, surroundings, file)
     else:
-        asyncio.run(_supervise(config, surroundings, workers))
+        asyncio.run(_supervise(config, surroundings, workers, file))
 
 
-async def _supervise(config: Config, surroundings: Surroundings, workers: int) -> None:
+async def _supervise(config: Config, surroundings: Surroundings, workers: int, file: Path | None) -> None:
     async with surroundings(config) as changed:
         with private_directory() as place:
-            await Supervisor(changed, workers, place, SystemClock()).run()
+            await Supervisor(changed, workers, place, SystemClock(), file).run()
 
 
 class Supervisor:
     """`workers` gateways and perhaps an archiver. Their files are in `place`."""
 
-    def __init__(self, config: Config, workers: int, place: Path, clock: Clock) -> None:
+    def __init__(self, config: Config, workers: int, place: Path, clock: Clock, file: Path | None = None) -> None:
         self._config = config
+        self._in_force = Settings(config)
+        self._file = file
         self._workers = workers
         self._place = place
         self._clock = clock
@@ -81,14 +85,16 @@ class Supervisor:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._end_soon)
         config = self._config
         admin = None
         if config.admin is not None:
-            dashboard = site(config, self._clock, self._metrics.registry, self._ask)
+            dashboard = site(self._in_force, self._clock, self._metrics.registry, self._ask)
             admin = Admin(config.admin, self._roster, self._metrics.text, dashboard)
         if admin is not None:
             await admin.start()
+        if self._file is not None:
+            follow_file(self._file, config, self._change, self._clock, self._tasks)
         log.info("%d workers serve clients%s", self._workers, ", another one archives" if self._archiver else "")
         keepers = [self._tasks.spawn(self._keep(seat), f"keeper of {seat.name}") for seat in self._roster.seats]
         await self._stop.wait()
@@ -105,6 +111,16 @@ class Supervisor:
             if failed is not None:
                 raise failed
 
+    def _end_soon(self) -> None:
+        """As App does it: /ready says no first, and clients are served for a while after that."""
+        delay = self._config.listen.drain_delay_ms / 1000
+        if self._roster.stopping is not None or not delay:
+            self._stop.set()  # told twice, at once
+            return
+        self._roster.stopping = f"stopping, {delay:g} s after being told to"
+        log.info("stopping in %g s: /ready says no, clients are served until then", delay)
+        asyncio.get_running_loop().call_later(delay, self._stop.set)
+
     @property
     def _archiver(self) -> bool:
         return any(seat.role == "archiver" for seat in self._roster.seats)
@@ -113,6 +129,13 @@ class Supervisor:
         log.error("stopping because %s crashed", name)
         self._crash = error
         self._stop.set()
+
+    def _change(self, config: Config) -> None:
+        """Have it in force everywhere: who lives hears of it, who is started later begins with it."""
+        self._config = self._in_force.now = config
+        set_level(config.log.level)
+        for channel in self._channels.values():
+            channel.say({"config": packed(config)})
 
     # -- processes --------------------------------------------------------------------------------------------------
 

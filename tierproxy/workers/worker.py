@@ -24,7 +24,7 @@ from tierproxy.errors import TierproxyError
 from tierproxy.listener import Listener, PortTaken
 from tierproxy.tasks import Tasks
 from tierproxy.telemetry import setup_logging
-from tierproxy.workers.channel import Channel, Message
+from tierproxy.workers.channel import Channel, Message, unpacked
 from tierproxy.workers.roster import ARCHIVER, KILL_AFTER, gateway_seat
 from tierproxy.workers.shares import share_of
 
@@ -42,7 +42,8 @@ def run(seat: str, channel: socket.socket, place: Path, workers: int, config: Co
     make_room(share, (role,))
     seats = [gateway_seat(number) for number in range(workers)]
     neighbours = Neighbours([place / f"{each}.reads" for each in seats], seats.index(seat)) if seat in seats else None
-    if not uvloop.run(Worker(share, role, channel, neighbours, seat).run()):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor reads the file
+    if not uvloop.run(Worker(share, role, channel, workers, neighbours, seat).run()):
         sys.exit(1)
 
 
@@ -54,9 +55,11 @@ class Worker:
         config: Config,
         role: Role,
         channel: socket.socket,
+        workers: int,
         neighbours: Neighbours | None = None,
         seat: str = "",
     ) -> None:
+        self._workers = workers
         self._seat = seat
         self._neighbours = neighbours
         self._config = config
@@ -124,6 +127,8 @@ class Worker:
                     self._listener.take(port, attached)
             case {"tell": asked}:
                 self._channel.say({"told": self._app.told(self._seat).to_json(), "asked": asked})
+            case {"config": str(text)}:
+                self._app.change(share_of(unpacked(text), self._workers))
             case {"opened": int(port), "error": error}:
                 opened = self._opening.pop(port, None)
                 if opened is not None and not opened.done():

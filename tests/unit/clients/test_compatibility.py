@@ -1,4 +1,4 @@
-"""README.md says which clients, tools and APIs work: what the tests do, no more and no less."""
+"""docs/compatibility.md says which clients, tools and APIs work: what the tests do, no more and no less."""
 
 import re
 
@@ -8,17 +8,16 @@ from tests.clients.tools import TOOLS
 from tests.kit import PROJECT
 
 
-def test_the_readme_has_the_section_as_it_is_made() -> None:
-    readme = compatibility.README.read_text()
-    assert compatibility.with_section(readme) == readme, "run `python -m tests.clients.compatibility`"
+def test_the_page_is_as_it_is_made() -> None:
+    assert compatibility.PAGE.read_text() == compatibility.page(), "run `python -m tests.clients.compatibility`"
 
 
 def test_it_names_every_client_and_tool() -> None:
-    section = compatibility.section()
+    page = compatibility.page()
     for row in CLIENTS + OLDER:
-        assert f"| {row.name} ({row.language}) | {row.version} |" in section
+        assert f"| {row.name} ({row.language}) | {row.version} |" in page
     for name in TOOLS:
-        assert f"| `{name}` |" in section
+        assert f"| `{name}` |" in page
 
 
 def test_the_tests_use_every_tool_that_it_names() -> None:

@@ -5,12 +5,20 @@ What a broker itself answers is shown by tests/integration/test_upstream.py.
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
 from protocol.apis import ApiKey
-from tierproxy.broker_connection import LARGE_ANSWER_BYTES, ROOM_STEP, BrokerConnection, Unreachable, UnsupportedBroker
+from tierproxy.broker_connection import (
+    LARGE_ANSWER_BYTES,
+    ROOM_STEP,
+    BrokerConnection,
+    Unreachable,
+    UnsupportedBroker,
+    _words,
+)
 
 VERSIONS = bytes.fromhex("0000 00000002 0012 0000 0004 0003 0002 0009")  # v0: ApiVersions 0-4, Metadata 2-9
 REFUSAL = bytes.fromhex("0023 00000001 0012 0000 0002")
@@ -198,8 +206,21 @@ async def test_nobody_listens() -> None:
     port = server.sockets[0].getsockname()[1]
     server.close()
     await server.wait_closed()
-    with pytest.raises(Unreachable, match=f"127.0.0.1:{port}"):
+    with pytest.raises(Unreachable, match=f"127.0.0.1:{port}: Connection refused"):
         await BrokerConnection("127.0.0.1", port).connect()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 1)"), "Connection refused"),
+        (OSError("Multiple exceptions: [Errno 111] Connect call failed, [Errno 111] ..."), "Connection refused"),
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (OSError("something else"), "something else"),
+    ],
+)
+def test_the_system_is_quoted_and_not_asyncio(error: OSError, words: str) -> None:
+    assert _words(error) == words
 
 
 async def test_someone_listens_who_is_not_a_broker() -> None:

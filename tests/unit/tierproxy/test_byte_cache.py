@@ -22,6 +22,14 @@ def test_what_is_larger_than_the_cache_is_kept_alone_until_the_next_comes() -> N
     assert ("b" in cache, "c" in cache) == (False, True)
 
 
+def test_what_no_longer_fits_goes_at_once() -> None:
+    cache: ByteCache[str, bytes] = ByteCache(12, len)
+    for key in "abc":
+        cache.put(key, b"1234")
+    cache.fit(8)
+    assert ("a" in cache, "b" in cache, "c" in cache, cache.size) == (False, True, True, 8)
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 25), st.booleans())))
 def test_the_bound_holds_whatever_happens(steps: list[tuple[int, int, bool]]) -> None:
     cache: ByteCache[int, bytes] = ByteCache(20, len)

@@ -128,3 +128,34 @@ def test_of_two_commits_the_later_one_counts_whatever_is_heard_first() -> None:
 def test_cold_is_what_the_archive_holds_and_the_broker_does_not(offset: int, cold: bool) -> None:
     tier = Tier(PartitionId("flights", TOPIC_ID, 0), "main", "skip", archived(100, 500), True, broker_start=400)
     assert tier.expects_cold(offset) is cold
+
+
+# -- policies change ---------------------------------------------------------------------------------------------------
+
+
+def test_a_topic_that_passed_and_may_be_archived_now_is_unknown_until_it_is_learned() -> None:
+    archive = {"flights"}
+    known = Catalog(lambda name: name in archive, False)
+    known.set_topics([], [("plain", OTHER_ID), ("other", NEW_ID)])
+    assert not known.might_be_archived(OTHER_ID)
+    archive.add("plain")
+    known.policies_changed(True)
+    assert known.topics_stale
+    assert known.might_be_archived(OTHER_ID)
+    assert known.might_be_archived("plain")
+    assert not known.might_be_archived(NEW_ID)
+    known.set_topics([ArchivedTopic("plain", OTHER_ID, 1, "main", "skip")], [("other", NEW_ID)])
+    assert known.find(OTHER_ID, 0) is not None
+
+
+def test_a_tier_follows_its_policy() -> None:
+    known = catalog(manifest=archived(0, 100), broker_start=50)
+    before = known.find("flights", 0)
+    known.set_topics([ArchivedTopic("flights", TOPIC_ID, 3, "main", "halt")], [])
+    assert before is known.find("flights", 0)
+    assert before is not None
+    assert before.on_gap == "halt"
+    known.set_topics([ArchivedTopic("flights", TOPIC_ID, 3, "other", "halt")], [])
+    after = known.find("flights", 0)
+    assert after is not None
+    assert (after.archive, after.manifest_known) == ("other", False)

@@ -485,3 +485,43 @@ def test_a_request_has_begun_until_it_is_forwarded() -> None:
     assert begun == [0] * (len(stream) - 1) + [None]
     talk.conversation.from_client(struct.pack(">i", 1 << 20) + request(ApiKey.PRODUCE, 9, 2, bytes(100_000)))
     assert talk.conversation.begun is None, "what flows by has no end that anything waits for"
+
+
+# -- the end ----------------------------------------------------------------------------------------------------------
+
+
+def test_who_leaves_answers_what_was_asked_and_forwards_nothing_new(piecewise: bool) -> None:
+    talk = Talk(piecewise=piecewise)
+    talk.client(heartbeat(1))
+    talk.conversation.leaving = True
+    talk.client(heartbeat(2), heartbeat(3))
+    assert talk.to_broker() == [heartbeat(1)]
+    assert not talk.conversation.idle
+    reply = answer(ApiKey.HEARTBEAT, 4, 1, bytes(20))
+    talk.broker(reply)
+    assert talk.to_client() == [reply]
+    assert talk.conversation.idle
+    assert talk.to_broker() == []
+
+
+def test_who_leaves_forwards_the_rest_of_what_has_begun() -> None:
+    talk = Talk()
+    big = request(ApiKey.PRODUCE, 9, 1, b"\0\xff\xff" + bytes(200_000))
+    stream = struct.pack(">i", len(big)) + big
+    talk.conversation.from_client(stream[:100_000])
+    talk.conversation.leaving = True
+    assert not talk.conversation.idle
+    talk.conversation.from_client(stream[100_000:] + struct.pack(">i", 5) + b"never")
+    assert talk.to_broker() == [big]
+    talk.broker(answer(ApiKey.PRODUCE, 9, 1, bytes(20)))
+    assert talk.conversation.idle
+
+
+def test_who_leaves_forwards_nothing_of_what_is_still_being_gathered() -> None:
+    talk = Talk()
+    asked = fetch(1, (0, 450), topic="plain")
+    talk.conversation.from_client(struct.pack(">i", len(asked)) + asked[:-1])
+    talk.conversation.leaving = True
+    talk.conversation.from_client(asked[-1:])
+    assert talk.to_broker() == []
+    assert talk.conversation.idle

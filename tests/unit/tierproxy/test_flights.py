@@ -46,6 +46,19 @@ async def test_one_flight_serves_all_who_wait(flights: Flights[str, str]) -> Non
     assert len(source.calls) == 1
 
 
+async def test_a_flight_that_has_not_begun_is_fresh_for_all_who_ask_until_then(flights: Flights[str, str]) -> None:
+    source = Source()
+    asked = [waiter(flights.fresh("k", source.fetch)) for _ in range(3)]
+    await source.until_called(1)
+    late = waiter(flights.fresh("k", source.fetch))
+    await asyncio.sleep(0)
+    source.calls[0].set_result("landed")
+    assert [await each for each in asked] == ["landed"] * 3
+    await source.until_called(2)
+    source.calls[1].set_result("landed later")
+    assert await late == "landed later"
+
+
 async def test_who_gives_up_does_not_end_it(flights: Flights[str, str]) -> None:
     source = Source()
     first, second = waiter(flights.join("k", source.fetch)), waiter(flights.join("k", source.fetch))

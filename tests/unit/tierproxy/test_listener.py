@@ -3,6 +3,7 @@
 import asyncio
 import struct
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 from prometheus_client import REGISTRY
@@ -218,6 +219,33 @@ async def test_open_answers_finish_when_it_closes() -> None:
         assert await reader.read() == HEARTBEAT_ANSWER
         await closing
         writer.close()
+
+
+async def test_a_client_that_never_stops_asking_has_all_answers_that_the_broker_gives() -> None:
+    """What it asks too late never reaches the broker, so it may ask that again somewhere else."""
+    heard = 0
+
+    async def counts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal heard
+        with suppress(asyncio.IncompleteReadError):
+            while await reader.readexactly(len(HEARTBEAT)):
+                heard += 1
+                await asyncio.sleep(0.01)
+                writer.write(HEARTBEAT_ANSWER)
+
+    async with Stage(counts) as stage:
+        reader, writer = await stage.client()
+        writer.write(5 * HEARTBEAT)  # there is always something that has not been answered
+        got, closing = b"", None
+        with suppress(ConnectionError):
+            while more := await reader.read(len(HEARTBEAT_ANSWER)):
+                got += more
+                writer.write(HEARTBEAT)
+                closing = closing or asyncio.ensure_future(stage.listener.close(drain=10))
+        assert closing is not None
+        await closing
+        writer.close()
+    assert got == HEARTBEAT_ANSWER * heard
 
 
 @pytest.mark.parametrize(

@@ -64,3 +64,15 @@ def test_who_takes_what_may_pass_gets_the_whole_rate(sizes: list[int]) -> None:
 
 def test_processes_keep_to_a_rate_together() -> None:
     assert [part_of(rate, 3) for rate in (None, 3000, 2)] == [None, 1000, 1]
+
+
+def test_a_bucket_that_changes_keeps_its_debt_in_seconds() -> None:
+    bucket = TokenBucket(RATE, 0.0)
+    bucket.spend(3 * RATE, 0.0)
+    owed = bucket.wait(0.0)
+    bucket.change(2 * RATE, 0.0)
+    assert (bucket.wait(0.0), bucket.wait(owed)) == (owed, 0.0)
+    bucket.change(None, 1.0)
+    assert bucket.wait(1.0) == 0.0
+    bucket.change(RATE, 2.0)
+    assert bucket.saved(2.0) == 0

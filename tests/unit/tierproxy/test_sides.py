@@ -179,3 +179,16 @@ async def test_only_a_few_buffers_are_kept() -> None:
         buffers.give_back(buffer)
     again = [buffers.take() for _ in range(2 * SPARE)]
     assert sum(any(buffer is one for one in taken) for buffer in again) == SPARE
+
+
+async def test_what_stays_on_this_machine_is_not_paced() -> None:
+    stage = Stage(broker)
+    async with stage:
+        reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
+        writer.write(ask(1, 0))
+        await reader.readexactly(4)
+        (session,) = stage.listener.sessions
+        for side in (session.client, session.broker):
+            sock = side.transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"reno"
+        writer.close()

@@ -14,7 +14,7 @@ import click
 from tierproxy.cli.common import WRONG, config_option, json_option, read_config
 from tierproxy.cli.output import print_json, tables, waiting
 from tierproxy.clock import SystemClock
-from tierproxy.config.model import pattern
+from tierproxy.config.patterns import takes
 from tierproxy.config.units import parse_duration_ms, parse_size
 from tierproxy.errors import TierproxyError
 from tierproxy.telemetry import setup_logging
@@ -98,4 +98,4 @@ def plan(
 
 
 def _named(topics: tuple[str, ...], topic: str) -> bool:
-    return not topics or any(pattern(each).fullmatch(topic) for each in topics)
+    return not topics or any(takes(each, topic) for each in topics)

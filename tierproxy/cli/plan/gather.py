@@ -20,7 +20,7 @@ from tierproxy.cli.shelves import open_libraries
 from tierproxy.clock import Clock
 from tierproxy.config import Config
 from tierproxy.errors import TierproxyError
-from tierproxy.tiering.archiver import unfit
+from tierproxy.tiering.policies import unfit
 from tierproxy.upstream import EARLIEST, LATEST, NOBODY, READ_COMMITTED, Cluster, ListedOffset, TopicPartition
 
 CLIENT_ID = "tierproxy-plan"

@@ -206,3 +206,11 @@ async def test_a_root_that_is_a_file(tmp_path: Path) -> None:
         await store.check()
     assert await keys(store) == []
     await store.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux' /proc, where no directory can be made")
+async def test_a_directory_that_can_not_be_made() -> None:
+    store = FileStore(Path("/proc/nowhere"))
+    with pytest.raises(Unavailable, match="its directory can't be made"):
+        await store.check()
+    await store.close()

@@ -4,6 +4,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
@@ -130,7 +131,18 @@ async def test_a_store_that_hangs_is_given_up(s3_place: S3Place, way: Relay) -> 
 
 async def test_nobody_is_there(s3_place: S3Place, way: Relay) -> None:
     store = S3Store(replace(s3_place, endpoint_url="http://127.0.0.1:1"), pauses=(0.01,))
-    with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):
+    with pytest.raises(Unavailable, match=r"nobody answers at 127\.0\.0\.1:1\. If that is wrong: .* endpoint_url"):
+        await store.get(KEY)
+    await store.close()
+
+
+async def test_no_keys_anywhere(s3_place: S3Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    store = S3Store(replace(s3_place, access_key=None, secret_key=None), pauses=(0.01,))
+    with pytest.raises(Refused, match=r"access_key and secret_key .* into the archive's section"):
         await store.get(KEY)
     await store.close()
 

@@ -9,6 +9,7 @@ from protocol.errors import ErrorCode
 from tierproxy.cli.check import keep_text, report_json
 from tierproxy.cli.facts import DELETE, DESCRIBE, DESCRIBE_CONFIGS, READ, Facts, Versions
 from tierproxy.cli.judge import NEEDED_APIS, Report, judge
+from tierproxy.cli.lags import Lag
 from tierproxy.config import Config, Keep, parse_config
 from tierproxy.upstream import ClusterView, PartitionView, TopicView
 
@@ -154,10 +155,14 @@ def test_topics_without_ids_are_not_trimmed(more: str, warned: bool) -> None:
         ({"cleanup.policy": "delete", "retention.ms": "-1"}, []),
         ({"cleanup.policy": "delete", "retention.ms": "86400000"}, []),
         ({"cleanup.policy": ""}, []),
-        ({"cleanup.policy": "compact"}, ["can't be trimmed"]),
-        ({"cleanup.policy": "compact", "retention.ms": "1"}, ["can't be trimmed"]),
-        ({"cleanup.policy": "compact,delete"}, ["had not been compacted"]),
-        ({"remote.storage.enable": "true"}, ["tiers this topic itself"]),
+        ({"cleanup.policy": "compact"}, ["is not archived: it is compacted (cleanup.policy=compact)"]),
+        ({"cleanup.policy": "compact", "retention.ms": "1"}, ["is not archived: it is compacted"]),
+        ({"cleanup.policy": "compact,delete"}, ["is not archived: it is compacted (cleanup.policy=compact,delete)"]),
+        ({"remote.storage.enable": "true"}, ["is not archived: the brokers tier it themselves"]),
+        ({"retention.bytes": "-1"}, []),
+        ({"retention.bytes": "268435455"}, ["retention.bytes is 256 MiB, segment.bytes 128 MiB: a busy"]),
+        ({"retention.bytes": "1073741823"}, ["before keep_on_broker.bytes (1 GiB) is reached"]),
+        ({"retention.bytes": "1073741824"}, []),
         ({"retention.ms": "119999"}, ["may delete records before they are archived"]),
         ({"retention.ms": "3600000"}, ["the broker deletes before keep_on_broker.time (1d) is over"]),
         ({"retention.ms": "soon"}, []),
@@ -166,8 +171,42 @@ def test_topics_without_ids_are_not_trimmed(more: str, warned: bool) -> None:
 def test_settings_of_a_topic(settings: dict[str, str], words: list[str]) -> None:
     known = facts(topic("t"))
     known.settings["t"] = settings
-    chosen = config("match: t, archive: a, segment: {age: 1m}, keep_on_broker: {time: 1d}")
+    chosen = config("match: t, archive: a, segment: {age: 1m}, keep_on_broker: {time: 1d, bytes: 1GiB}")
     found = told(judge(chosen, known), "warning")
+    assert len(found) == len(words)
+    assert all(word in warning for word, warning in zip(words, found, strict=True))
+
+
+def test_a_policy_whose_topics_others_take() -> None:
+    chosen = config(*(f"match: '{match}', archive: a" for match in ("a.*", "/b|c/", "d?", "?*")))
+    report = judge(chosen, facts(topic("a.x"), topic("b"), topic("c")))
+    assert told(report, "warning") == [
+        "topics topics[2]: 'd?' matches no topic that exists and that tierproxy may see",
+        "topics topics[3]: '?*' is not used: each of the 3 topics that it matches, such as a.x, is taken by a policy "
+        "before it (topics[0], topics[1])",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lags", "words"),
+    [
+        ([], []),
+        ([Lag(0, archived_to=50, log_start=0, log_end=100, old_to=50)], []),
+        ([Lag(0, archived_to=100, log_start=100, log_end=100, old_to=100)], []),
+        (
+            [Lag(0, 90, 0, 100, 95), Lag(3, 50, 0, 100, 60), Lag(4, 100, 0, 100, 90)],
+            ["the archive is behind: partition 3 is archived up to offset 50 of 100, and records behind"],
+        ),
+        (
+            [Lag(1, 50, 70, 100, 80)],
+            ["has deleted what was not archived: partition 1 is archived up to offset 50, its log begins at 70"],
+        ),
+    ],
+)
+def test_an_archive_that_is_behind(lags: list[Lag], words: list[str]) -> None:
+    known = facts(topic("t"))
+    known.settings["t"], known.lags["t"] = {"retention.ms": "604800000"}, lags
+    found = told(judge(config("match: t, archive: a"), known), "warning")
     assert len(found) == len(words)
     assert all(word in warning for word, warning in zip(words, found, strict=True))
 

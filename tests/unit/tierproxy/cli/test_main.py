@@ -48,13 +48,14 @@ def test_faults_for_scripts(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["check", "--json", "--config", str(tmp_path / "missing.yaml")])
     assert result.exit_code == 2
     answer = json.loads(result.stdout)
-    problem = "can't be read: No such file or directory"
+    problem = "can't be read: No such file or directory; start from config.example.yaml"
     assert answer == {"ok": False, "faults": [{"path": "", "problem": problem, "line": None}]}
 
 
 def test_the_configuration_may_be_named_by_the_environment(config: Path) -> None:
     result = CliRunner().invoke(main, ["archive", "ls"], env={"TIERPROXY_CONFIG": str(config)})
     assert result.exit_code == 0
+    assert "nothing is archived yet" in result.stderr
 
 
 def test_check_shows_what_is_wrong_and_goes_on(config: Path) -> None:

@@ -32,6 +32,8 @@ class Gate(FileStore):
         self.manifests = asyncio.Event()
         """Cleared: whole objects are waited for, as manifests are read."""
         self.manifests.set()
+        self.whole: list[str] = []
+        """The keys of whole objects that were asked for."""
 
     async def get_range(self, key: str, start: int, end: int) -> bytes:
         self.reads.append((key, start, end))
@@ -45,6 +47,7 @@ class Gate(FileStore):
         return data
 
     async def get(self, key: str) -> StoredObject:
+        self.whole.append(key)
         if "/manifest/" in key:
             self.reads.append((key, 0, 0))
             await self.open.wait()

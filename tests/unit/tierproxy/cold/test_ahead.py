@@ -58,6 +58,19 @@ async def test_a_sequential_reader_costs_few_requests_and_no_byte_twice(archive:
         assert max(sizes) <= JOIN + (9 << 10), "a request ends with the chunk at the border"
 
 
+async def test_segments_that_fit_are_read_whole_once_there_is_room(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "READ_WHOLE_BYTES", stored(archive) // SEGMENTS + JOIN)
+    async with shelf(archive) as one:
+        offset = 0
+        while offset < archive.manifest.end_offset:
+            offset = (await one.read(offset, 8 << 10))[1] + 1
+            await one.quiet()
+        _, *others = [entry.stored_size for entry in archive.manifest.segments]
+        assert [end - start for _, start, end in one.store.reads[-len(others) :]] == others
+
+
 async def test_who_only_looks_at_the_first_records_costs_no_more_than_one_read_ahead(archive: Archive) -> None:
     async with shelf(archive) as one:
         await one.read(0, 1)

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class World:
     catalog: Catalog = field(default_factory=lambda: Catalog(lambda name: True, True))
     learned: asyncio.Event = field(default_factory=asyncio.Event)
     old_news: int | None = None  # a log start that an old answer writes into the tier after every question
+    coming: Manifest | None = None  # by a read that began before the question
 
     def __post_init__(self) -> None:
         self.learned.set()
@@ -63,6 +64,9 @@ class World:
         await self.learned.wait()
         tier.manifest, tier.manifest_known = self.manifest, True
         return self.manifest
+
+    async def manifest_coming(self, tier: Tier) -> Manifest | None:
+        return self.coming
 
     async def topics_now(self) -> None:
         self._ask("topics")
@@ -161,6 +165,17 @@ async def test_a_refused_partition_gets_its_records_from_the_archive(stage: Stag
     assert (error, records[: len(BATCHES[10])]) == (0, BATCHES[10])
     assert stage.world.asked == ["broker", "manifest"]
     assert not stage.tier.doubts
+
+
+async def test_a_manifest_that_was_on_its_way_already_may_say_yes_but_not_no(stage: Stage) -> None:
+    manifest = stage.world.coming = stage.world.manifest
+    assert manifest is not None
+    assert await stage.fetch(stage.hold(100)) == [(0, BATCHES[10])]
+    assert stage.world.asked == ["broker"]
+    stage.world.coming = replace(manifest, segments=manifest.segments[:1])
+    stage.world.asked.clear()
+    assert await stage.fetch(stage.hold(150)) == [(0, BATCHES[15])]
+    assert stage.world.asked == ["manifest"]
 
 
 async def test_what_is_known_is_not_asked_again(stage: Stage) -> None:

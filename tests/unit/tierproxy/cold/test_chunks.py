@@ -1,12 +1,14 @@
 """Chunks that are unpacked together, and what is kept."""
 
 import asyncio
+import random
 from pathlib import Path
 
-from tests.unit.tierproxy.cli.archives import Archive
+from tests.unit.tierproxy.cli.archives import Archive, batch
 from tests.unit.tierproxy.cold.shelf import BATCHES, Shelf, three_segments
 from tierproxy.archive.errors import FormatError
 from tierproxy.archive.segment_index import SegmentIndex
+from tierproxy.cold.budget import ByteBudget
 from tierproxy.cold.chunks import Located
 
 
@@ -57,3 +59,21 @@ async def test_indexes_with_many_aborted_transactions_keep_no_more_memory_than_i
         for offset in range(0, 100, 10):
             await shelf.read(offset, 1)
         assert len(shelf.chunks._indexes) == 1, "two have more than 128 KiB"
+
+
+async def test_stored_chunks_have_the_memory_that_plain_ones_and_indexes_leave(tmp_path: Path) -> None:
+    def of_random_bytes() -> Archive:
+        chance, made = random.Random(1), Archive(tmp_path)
+        return made.add(*(batch(n, [chance.randbytes(8000)]) for n in range(100))).save()
+
+    archive = await asyncio.to_thread(of_random_bytes)
+    size = archive.manifest.segments[0].stored_size
+    async with Shelf(archive, size * 6 // 5, budget=ByteBudget(2 * size)) as shelf:
+        segment, index = await first_segment(shelf)
+        for first in range(0, 100, 5):
+            await shelf.chunks.read(segment, index, first, first + 5)
+        assert all(shelf.chunks.is_near(segment.key, number) for number in range(100))
+        for number in range(99, -1, -1):
+            await shelf.chunks.plain(segment, index, number)
+        assert not all(shelf.chunks.is_near(segment.key, number) for number in range(100)), "plain ones take a quarter"
+        assert shelf.chunks.stored_capacity < size

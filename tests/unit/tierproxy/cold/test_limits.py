@@ -235,3 +235,24 @@ def test_no_limit_is_ever_exceeded(asked: list[tuple[Client, float, int]]) -> No
         spend(claim, size, now)
         total += size
         by_client[client.client_id] += size
+
+
+def test_rates_may_change() -> None:
+    made = limits(cold_read_rate=MIB)
+    open_claim = made.claim(ALICE, [question()], 0.0)
+    spend(open_claim, 10 * MIB)
+    assert made.claim(ALICE, [question()], 0.0).wait > 0
+    made.change(None)
+    assert made.claim(ALICE, [question()], 0.0).wait == 0
+    config = Config.model_validate(
+        {
+            "cluster": {"name": "c", "bootstrap": ["b:1"]},
+            "listen": {},
+            "archives": {"main": {"url": "file:///x"}},
+            "topics": [{"match": "a", "archive": "main", "cold_read_rate": MIB}],
+        }
+    )
+    made.change(config)
+    spend(made.claim(ALICE, [question()], 1.0), 2 * MIB, 1.0)
+    assert made.claim(BOB, [question()], 1.0).wait > 0
+    open_claim.close(1.0)  # by the rates that it was made with

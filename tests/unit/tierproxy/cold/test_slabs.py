@@ -35,6 +35,20 @@ def test_no_more_are_kept_than_fit() -> None:
     assert {id(slab) for slab in [taken(slabs), taken(slabs)]} == kept
 
 
+def test_with_many_in_use_a_free_one_is_found_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOKS", 4)
+    slabs = Slabs(16 * SLAB)
+    held = [taken(slabs) for _ in range(16)]
+    for number in (14, 5):
+        free = id(held[number])
+        held[number] = bytearray()
+        found = [slabs.take(LEAST) for _ in range(4)]  # none of these is kept: each look may find it again
+        assert free in map(id, found)
+        held[number] = next(slab for slab in found if slab is not None)
+        del found
+    assert [slabs.take(LEAST) for _ in range(8)] == [None] * 8
+
+
 def test_a_large_one_is_given_and_not_kept() -> None:
     slabs = Slabs(2 * SLAB)
     assert len(taken(slabs, SLAB + 1)) == SLAB + 1

@@ -57,6 +57,11 @@ def test_what_stays_in_the_archive() -> None:
     assert kept("keep_in_archive: {time: 7d, bytes: 1TiB}") == Keep(time_ms=604_800_000, bytes=2**40)
 
 
+def test_who_serves_no_clients_needs_no_name_for_them() -> None:
+    config = parse_config(GOOD.replace("advertised_host: localhost", "enabled: false"))
+    assert not config.listen.enabled
+
+
 def test_how_many_workers() -> None:
     assert parse_config(GOOD).workers == 1
     assert [parse_config(f"{GOOD}workers: {text}").workers for text in ("auto", "4", '"4"')] == ["auto", 4, 4]
@@ -162,6 +167,11 @@ def test_programs_may_hand_in_plain_numbers() -> None:
             "archive: off",
             "topics[0].archive (line 11): YAML reads this word as true or false",
         ),
+        (
+            "  advertised_host: localhost\n",
+            "  enabled: false\narchiver: {enabled: false}\n",
+            "listen.enabled (line 6): is false, and so is archiver.enabled",
+        ),
         ("    archive: main\n", "", "topics[0].archive (line 10): is required"),
         ("time: 7d", "time: 7", "topics[0].keep_on_broker.time (line 12): '7' needs a unit"),
         ("time: 7d", "time: 7 days", "topics[0].keep_on_broker.time (line 12): '7 days' has an unknown unit"),
@@ -179,7 +189,7 @@ def test_programs_may_hand_in_plain_numbers() -> None:
             "topics[0].segment.bytes (line 13): must be between 1 KiB and 5 GiB, not",
         ),
         ("age: 10m", "age: 1ms", "topics[0].segment.age (line 13): must be between 10ms and 7d, not 1ms"),
-        ("{time: 7d, bytes: 200GiB}", "7d", "topics[0].keep_on_broker (line 12): must be a mapping"),
+        ("{time: 7d, bytes: 200GiB}", "7d", "topics[0].keep_on_broker (line 12): must be forever, or limits"),
         ("zstd-5", "zstd-20", "topics[0].compression (line 14): 'zstd-20' is not one of zstd-1 … zstd-19"),
         ("zstd-5", "gzip", "topics[0].compression (line 14): 'gzip' is not one of"),
         (

@@ -49,3 +49,24 @@ def test_patterns_are_plain_regular_expressions() -> None:
     assert not re.search(SIZE_PATTERN, "128")
     assert not re.search(SIZE_PATTERN, "128M")
     assert not re.search(DURATION_PATTERN, "10")
+
+
+def test_examples_match_their_patterns() -> None:
+    def look(node: object) -> int:
+        if isinstance(node, list):
+            return sum(map(look, node))
+        if not isinstance(node, dict):
+            return 0
+        if "pattern" in node and "examples" in node:
+            assert all(re.search(node["pattern"], example) for example in node["examples"]), node
+            return 1 + sum(map(look, node.values()))
+        return sum(map(look, node.values()))
+
+    assert look(json_schema()) > 20
+
+
+def test_a_rate_is_of_the_schemas_pattern_as_it_is_written() -> None:
+    pattern = json_schema()["$defs"]["TopicPolicy"]["properties"]["cold_read_rate"]["pattern"]
+    assert [bool(re.search(pattern, text)) for text in ("50MiB/s", "50MiB", "none", "50", "50MiB/h", "nonesense")] == [
+        *(True, True, True, False, False, False)
+    ]

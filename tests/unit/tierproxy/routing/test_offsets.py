@@ -83,6 +83,12 @@ def test_which_answers_the_archive_is_asked_about(topic: str, timestamp: int, er
     assert bool(found) is asked
 
 
+@pytest.mark.parametrize(("timestamp", "asked"), [(-2, False), (1_700_000_000_000, False), (-3, True)])
+def test_of_first_offsets_none_is_before_0(timestamp: int, asked: bool) -> None:
+    response = ListOffsetsResponse(0, [OffsetAnswer("flights", 0, 0, -1, 0, 3)])
+    assert bool(questions(response, ListOffsetsRequest(0, [("flights", 0, timestamp)]), catalog())) is asked
+
+
 def test_no_other_record_is_named_in_place_of_one_that_is_not_decided() -> None:
     answer = told(-1, -1, -1)
     merge_max(answer, FoundRecord(150, 60, 1), 100, undecided_time=61)

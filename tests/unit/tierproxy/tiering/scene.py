@@ -18,6 +18,7 @@ from tierproxy.archive.pages import Paging
 from tierproxy.archive.stores import open_store
 from tierproxy.clock import Clock, SystemClock
 from tierproxy.config import Config
+from tierproxy.config.settings import Settings
 from tierproxy.tasks import Tasks
 from tierproxy.tiering.archiver import Archiver
 from tierproxy.upstream import Cluster, TopicPartition
@@ -43,9 +44,9 @@ class Scene:
     manifests: dict[tuple[str, int], Manifest] = field(default_factory=dict)
     trimmed_to: dict[tuple[str, int], int] = field(default_factory=dict)
 
-    async def __aenter__(self) -> "Scene":
-        policy = {"match": "*", "archive": "a", "segment": {"bytes": "1MiB", "age": "10ms"}, **self.policy}
-        config = Config.model_validate(
+    def config(self, policy: dict[str, Any]) -> Config:
+        policy = {"match": "*", "archive": "a", "segment": {"bytes": "1MiB", "age": "10ms"}, **policy}
+        return Config.model_validate(
             {
                 "cluster": {"name": "c", "bootstrap": [f"{host}:{port}" for host, port in self.brokers.bootstrap]},
                 "listen": {"advertised_host": "localhost"},
@@ -61,10 +62,19 @@ class Scene:
                 },
             }
         )
+
+    def change(self, policy: dict[str, Any]) -> None:
+        """Another policy is in force."""
+        before, self._settings.now = self._settings.now, self.config(policy)
+        self.archiver.change(before)
+
+    async def __aenter__(self) -> "Scene":
+        config = self.config(self.policy)
+        self._settings = Settings(config)
         clock, self._tasks = self.clock, Tasks()
         self.cluster = self.cluster_class(config.cluster.bootstrap, Access(), "tierproxy-test", clock)
         self.library = Library(open_store(config.archives["a"]), "c", self._tasks, self.paging)
-        self.archiver = Archiver(config, self.cluster, {"a": self.library}, clock, self._tasks, self)
+        self.archiver = Archiver(self._settings, self.cluster, {"a": self.library}, clock, self._tasks, self)
         await self.cluster.start()
         self._tasks.spawn(self.archiver.run(), "archiver")
         return self

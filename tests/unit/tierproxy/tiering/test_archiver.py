@@ -56,6 +56,7 @@ async def test_a_damaged_batch_that_the_broker_then_deletes_is_a_gap_and_no_end(
         partition.log.trim(205)
         manifest = await scene.archived("t", 205)
         assert [(gap.start, gap.end) for gap in manifest.gaps] == [(100, 205)]
+        await eventually(lambda: (sample("holes", "t"), sample("hole_offsets", "t")) == (1, 105), "the hole's metrics")
         # Some answers without records come first: this is where the archiver's own offset shows.
         await fetched_again(brokers, 3)
         partition.append(batch(10))
@@ -79,6 +80,17 @@ async def test_a_recreated_topic_is_not_trimmed(brokers: FakeCluster, tmp_path: 
         await eventually(lambda: len(brokers.asked(ApiKey.DELETE_RECORDS)) > 0, "trim")
         await fetched_again(brokers, 3)
         assert brokers.topics["t"][0].log.start == 0
+
+
+async def test_what_brokers_do_not_trim_shows_until_they_do(brokers: FakeCluster, tmp_path: Path) -> None:
+    brokers.create_topic("t")[0].append(batch(100))
+    broken = brokers.steer(ApiKey.DELETE_RECORDS, hang_up)
+    async with Scene(brokers, tmp_path, KEEP_NOTHING):
+        await eventually(lambda: sample("trim_lag_offsets", "t") == 100, "what ought to have been trimmed", 60)
+        await eventually(lambda: (sample("trim_lag_seconds", "t") or 0) > 0, "for how long", 60)
+        broken.stop()
+        await eventually(lambda: sample("trim_lag_offsets", "t") == 0, "the trim", 60)
+        assert sample("trim_lag_seconds", "t") == 0
 
 
 async def test_topics_without_ids_are_archived_and_not_trimmed(
@@ -386,3 +398,37 @@ async def test_retention_that_comes_near_is_an_alarm_until_the_archiver_has_caug
         assert sample("archive_lag_offsets", "t") == 0
         brokers.delete_topic("t")
         await eventually(lambda: sample("archive_lag_offsets", "t") is None, "end of the topic's metrics", 60)
+
+
+# ---- the configuration changes -------------------------------------------------------------------------------
+
+
+async def test_another_policy_holds_at_once_and_nothing_is_copied_again(brokers: FakeCluster, tmp_path: Path) -> None:
+    """The open segment waits for a week; a policy with a shorter age closes it."""
+    patient = {"segment": {"bytes": "1MiB", "age": "7d"}}
+    brokers.create_topic("t")[0].append(batch(100))
+    async with Scene(brokers, tmp_path, patient) as scene:
+        await eventually(lambda: len(brokers.asked(ApiKey.FETCH)) > 3, "some fetches")
+        assert scene.manifests == {}
+        scene.change({"segment": {"bytes": "1MiB", "age": "10ms"}, "keep_on_broker": {"bytes": 0}})
+        await scene.archived("t", 100)
+        await eventually(lambda: scene.trimmed_to.get(("t", 0)) == 100, "trim")
+    messages = [each.message for each in brokers.asked(ApiKey.FETCH)]
+    offsets = [part.fetch_offset for each in messages for topic in each.topics for part in topic.partitions]
+    assert sorted(offsets) == offsets
+
+
+async def test_a_topic_is_archived_from_a_change_on_and_until_another_one(brokers: FakeCluster, tmp_path: Path) -> None:
+    partition = brokers.create_topic("t")[0]
+    partition.append(batch(100))
+    async with Scene(brokers, tmp_path, {"archive": "none"}) as scene:
+        await eventually(lambda: len(brokers.asked(ApiKey.METADATA)) > 4, "some looks at the topics")
+        assert scene.manifests == {}
+        scene.change({"keep_on_broker": {"bytes": 0}})
+        await scene.archived("t", 100)
+        await fetched_again(brokers, 3)
+        assert brokers.asked(ApiKey.DELETE_RECORDS) == []  # other gateways may not have heard of it
+        scene.change({"archive": "none"})
+        await eventually(lambda: not scene.archiver._workers, "end of the worker")
+        partition.append(batch(100))
+        assert scene.manifests["t", 0].end_offset == 100

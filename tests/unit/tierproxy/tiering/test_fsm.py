@@ -42,6 +42,7 @@ from tierproxy.tiering.steps import (
     Looked,
     Now,
     OutOfRange,
+    Overlapped,
     RecordGap,
     Rewind,
     Rules,
@@ -176,6 +177,39 @@ def test_a_leader_that_was_replaced_without_knowing_it_stops_nothing() -> None:
         machine.on(Diverged(60), at(1))
         assert isinstance(machine.on(FOREIGN, at(1)), Load)
         assert isinstance(machine.on(SAME, at(1)), Copy)
+
+
+def overlap_after(*then: Loaded, before: Loaded) -> tuple[Machine, Action]:
+    """The leader has deleted what lies below 100, and its batch that holds offset 100 begins at 95."""
+    machine, action = play(KEEP_ALL, before, Overlapped(95))
+    assert action == Load(DOUBT_PAUSE)
+    for event in then:
+        action = machine.on(event, at(1))
+    return machine, action
+
+
+def test_a_batch_that_begins_below_the_archives_end_proves_that_history_was_rewritten() -> None:
+    same = loaded(ARCHIVED, 100, 300, same_to=100)
+    _, action = overlap_after(same, before=same)
+    assert isinstance(action, Rewind)
+    assert (action.manifest, action.offset, action.log_start) == (ARCHIVED, 95, 100)
+    assert action.leader_epoch == same.leader_epoch
+
+
+def test_such_a_batch_proves_nothing_of_another_leader() -> None:
+    same = loaded(ARCHIVED, 100, 300, same_to=100)
+    other = replace(same, leader_epoch=same.leader_epoch + 1)
+    machine, action = overlap_after(other, before=same)
+    assert isinstance(action, Copy)
+    machine.on(Diverged(100), at(1))
+    assert isinstance(machine.on(other, at(2)), Copy)  # the proof is forgotten, it was the old leader's
+
+
+def test_such_a_batch_stops_the_partition_where_no_epochs_are_known() -> None:
+    same = loaded(replace(ARCHIVED, topic_id=NO_TOPIC_ID), 100, 300, same_to=100)
+    machine, action = overlap_after(*[same] * DOUBTS_MOST, before=same)
+    assert isinstance(action, Load)
+    assert isinstance(machine.on(same, at(1)), Stop)
 
 
 @pytest.mark.parametrize("event", [Diverged(60), Diverged(150), OutOfRange(0, 150), OutOfRange(0, 99)])
@@ -551,3 +585,27 @@ def test_in_a_hurry_age_counts_where_nothing_comes() -> None:
     machine.on(Copied(100, 3, 100, 0, stable_end=900), at(0))
     assert isinstance(machine.on(Failed("?"), at(50)), Copy)
     assert machine.on(Failed("?"), at(60)) == Upload()
+
+
+# ---- other rules ---------------------------------------------------------------------------------------------
+
+
+def test_other_rules_hold_from_the_next_event_on() -> None:
+    machine, action = play(KEEP_ALL, loaded(archived(0, 100), 0, 300, same_to=300), Copied(200, 3, 600, 0))
+    assert isinstance(action, Copy)
+    machine.change(replace(KEEP_ALL, segment_bytes=500))
+    assert machine.on(Due(), at(0)) == Upload()
+    machine, action = play(KEEP_ALL, loaded(archived(0, 100), 0, 300, same_to=300))
+    machine.change(KEEP_NOTHING)
+    assert machine.on(Due(), at(0)) == Trim(100)
+
+
+def test_nothing_is_trimmed_before_others_know_that_it_is_archived() -> None:
+    machine, action = play(replace(KEEP_NOTHING, trim_from=180.0), loaded(archived(0, 100), 0, 300, same_to=300))
+    now = 0.0
+    while isinstance(action, Copy):
+        assert action.wake_at > now  # or it would come again at once
+        now = action.wake_at
+        action = machine.on(Due(), at(now))
+    assert action == Trim(100)
+    assert 180 <= now <= 210

@@ -23,6 +23,7 @@ from tierproxy.archive.store_s3 import S3Store
 from tierproxy.archive.upkeep import DAY_MS
 from tierproxy.clock import ManualClock, SystemClock
 from tierproxy.config import Config
+from tierproxy.config.settings import Settings
 from tierproxy.telemetry import OncePerChange
 from tierproxy.tiering.housekeeper import Charge, Housekeeper, log
 
@@ -60,7 +61,7 @@ class House:
         self.policy = config.topics[0]
         self.clock = ManualClock(CREATED + HOUR)
         self.told: list[Manifest] = []
-        self.housekeeper = Housekeeper(lambda: [], config.archiver, self.clock, self, OncePerChange(log))
+        self.housekeeper = Housekeeper(lambda: [], Settings(config), self.clock, self, OncePerChange(log))
 
     def committed(self, pid: PartitionId, manifest: Manifest) -> None:
         self.told.append(manifest)

@@ -100,3 +100,11 @@ def test_who_dies_soon_and_again_waits_longer_each_time() -> None:
     restarts = Restarts()
     assert [restarts.after(0.5) for _ in range(9)] == [0, 1, 2, 4, 8, 16, 32, 60, 60]
     assert [restarts.after(lived) for lived in (90.0, 59.0, 1.0)] == [0, 1, 2]
+
+
+def test_who_is_about_to_stop_is_not_ready_and_still_takes_clients() -> None:
+    roster = serving(2)
+    roster.stopping = "stopping, 5 s after being told to"
+    assert not roster.ready
+    assert roster.parts["workers"] == PartHealth(False, roster.stopping)
+    assert give(roster, 2) == ["gateway-1", "gateway-2"]

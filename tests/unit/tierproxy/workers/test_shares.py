@@ -6,7 +6,7 @@ def test_memory_and_connections_are_divided_and_nothing_else() -> None:
     whole = parse_config(
         """
         cluster: {name: prod, bootstrap: [kafka-0:9092]}
-        listen: {advertised_host: localhost}
+        listen: {advertised_host: localhost, drain_delay: 5s}
         admin: {port: 9180}
         cache: {memory: 300MiB}
         limits:
@@ -25,7 +25,8 @@ def test_memory_and_connections_are_divided_and_nothing_else() -> None:
     )
     assert bounds.cold_read_rate == 4 * mib
     assert share.admin is None
-    same = {"cache": whole.cache, "limits": whole.limits, "admin": whole.admin}
+    assert share.listen == whole.listen.model_copy(update={"drain_delay_ms": 0}), "the supervisor has waited"
+    same = {"cache": whole.cache, "limits": whole.limits, "listen": whole.listen, "admin": whole.admin}
     assert Config.model_copy(share, update=same) == whole
     assert bounds.model_copy(update={name: getattr(whole.limits, name) for name in DIVIDED}) == whole.limits
 
