@@ -97,15 +97,18 @@ def saving(config: Config, rates: StoreRates, log_bytes: float, stored_bytes: fl
     return Saving(broker_disk_month(config, log_bytes, replicas), rates.storage_month(stored_bytes))
 
 
-def money(amount: float, currency: str) -> str:
+def money(value: float, currency: str) -> str:
     """For people: `1,234 USD`, `12.30 USD`, `0.0042 USD`."""
-    size = abs(amount)
+    return f"{amount(value)} {currency}"
+
+
+def amount(value: float) -> str:
+    """As money(), without the currency."""
+    size = abs(value)
     if size >= 1000:
-        text = f"{amount:,.0f}"
-    elif size >= 0.1:
-        text = f"{amount:.2f}"
-    elif size >= 1e-4:
-        text = f"{amount:.2g}"
-    else:
-        text = "< 0.0001" if amount > 0 else "0"
-    return f"{text} {currency}"
+        return f"{value:,.0f}"
+    if size >= 0.1:
+        return f"{value:.2f}"
+    if size >= 1e-4:
+        return f"{value:.2g}"
+    return "< 0.0001" if value > 0 else "0"

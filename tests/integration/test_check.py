@@ -164,6 +164,23 @@ def test_checking_changes_nothing(kafka: Cluster, tmp_path: Path) -> None:
     assert [file for file in proxy.archive.rglob("*") if file.is_file() and not file.name.startswith(".")] == []
 
 
+def test_a_plan_says_what_it_may_not_know(kafka: Cluster, tmp_path: Path) -> None:
+    """`sealed` may be described and not read: its size is known, and not how well it compresses."""
+    admin.create_topic(kafka.bootstrap, "sealed", retention_ms=-1)
+    produce(kafka.bootstrap, "sealed", drafts(100, partition=0, seed=3))
+    allow(kafka.bootstrap, "sealed", AclOperation.DESCRIBE)
+    policy = {"match": "sealed", "archive": "local", "keep_on_broker": {"bytes": "0B"}}
+    done = Proxy(tmp_path, kafka.bootstrap, [policy]).cli("plan", "--json", "--partitions")
+    answer = json.loads(done.stdout)
+    topic = answer["policies"][0]["topics"][0]
+    assert topic["compression"] is None
+    assert topic["partitions"][0]["sized_by"] == "measured"
+    assert (topic["total"]["backlog_offsets"], topic["total"]["unpressed"]) == (100, 1)
+    assert topic["total"]["freed_bytes"] == topic["total"]["disk_bytes"] > 0
+    told = ("no sample of sealed: can't be fetched: TOPIC_AUTHORIZATION_FAILED", "settings of sealed can't be read")
+    assert all(any(note.startswith(each) for note in answer["notes"]) for each in told)
+
+
 def test_a_broker_that_is_down_is_a_fault_and_the_rest_is_still_checked(kafka: Cluster, tmp_path: Path) -> None:
     proxy = Proxy(tmp_path, kafka.bootstrap + ",127.0.0.1:1", [{"match": "open", "archive": "local"}])
     answer = check(proxy, 0)

@@ -71,12 +71,11 @@ def test_what_is_planned_comes_true(kafka: Cluster, tmp_path: Path) -> None:
         old = {number: behind_old_segments(found, now_ms) for number, found in proxy.manifests(TOPIC).items()}
         starts = admin.wait_trimmed(kafka.bootstrap, TOPIC, old)
         asked = asked_of_the_store(proxy)
-    archived = plan(proxy)["total"]
-    assert archived["backlog_offsets"] == 0
-    assert planned["backlog_bytes"] == pytest.approx(archived["archived_bytes"], rel=0.02)
-    assert planned["backlog_stored"] == pytest.approx(archived["archived_stored"], rel=0.15)
-    assert planned["backlog_objects"] == pytest.approx(archived["archived_objects"], abs=PARTITIONS)
-    a_segment = 2 * RECORDS * PARTITIONS / archived["archived_objects"]
+    made = [each for found in proxy.manifests(TOPIC).values() for each in found["segments"]]
+    assert planned["backlog_bytes"] == pytest.approx(sum(each["plain_size"] for each in made), rel=0.02)
+    assert planned["backlog_stored"] == pytest.approx(sum(each["stored_size"] for each in made), rel=0.15)
+    assert planned["backlog_objects"] == pytest.approx(len(made), abs=PARTITIONS)
+    a_segment = 2 * RECORDS * PARTITIONS / len(made)
     for part in partitions(answer):
         assert part["trim_to"] == pytest.approx(starts[part["partition"]], abs=a_segment)
     once = planned["once"]
@@ -90,7 +89,11 @@ def test_what_is_planned_comes_true(kafka: Cluster, tmp_path: Path) -> None:
     assert state(kafka, proxy) == before
     will = {part["partition"]: part["trim_to"] for part in partitions(answer)}
     assert {part["exact"] for part in partitions(answer)} == {True}
+    assert (answer["total"]["backlog_offsets"], answer["total"]["archived_objects"]) == (0, len(made))
     assert all(will[number] > starts[number] for number in will)
+    refused = proxy.cli("plan", "plan.false", check=False)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "no topic that is to be archived is called plan.false" in refused.stderr
     with proxy:
         assert admin.wait_trimmed(kafka.bootstrap, TOPIC, will) == will
 

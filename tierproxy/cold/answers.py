@@ -35,7 +35,7 @@ from tierproxy.routing import fetch as fetch_routing
 from tierproxy.routing.fetch import ColdAnswer, Facts, Refused, Verdict, judge
 from tierproxy.routing.holds import FetchHold
 from tierproxy.tasks import Tasks
-from tierproxy.telemetry import COLD_FETCH_SECONDS, COLD_FETCHES, HOLES_MET, OncePerChange
+from tierproxy.telemetry import COLD_FETCH_SECONDS, COLD_FETCHES, HOLES_MET, OncePerChange, Seldom
 
 log = logging.getLogger("tierproxy.cold")
 
@@ -103,6 +103,7 @@ class ColdAnswers:
         self._libraries = libraries
         self._tasks = tasks
         self._trouble = OncePerChange(log)
+        self._crossings = Seldom(log, lambda: asyncio.get_running_loop().time())
 
     # -- fetches ----------------------------------------------------------------------------------------------------
 
@@ -391,8 +392,10 @@ class ColdAnswers:
         if tier.on_gap == "halt" and gap.accepted_ms < 0:
             return True
         HOLES_MET.inc()
-        log.warning(
-            "a consumer was led across the hole %d to %d of %s (%s)", gap.start, gap.end - 1, tier.pid, gap.cause
+        self._crossings.say(
+            str(tier.pid),
+            f"a consumer was led across the hole {gap.start} to {gap.end - 1} of {tier.pid} ({gap.cause})",
+            logging.WARNING,
         )
         return False
 

@@ -203,9 +203,10 @@ class SharedReads:
             try:
                 accepted, _ = await asyncio.get_running_loop().sock_accept(listening)
             except OSError as error:  # no file descriptors are left, for now
-                log.warning("other workers can't ask for reads: %s", error)
+                self._trouble.began("accept", f"other workers can't ask for reads: {error}")
                 await asyncio.sleep(self._patience)
                 continue
+            self._trouble.ended("accept", "other workers can ask for reads again")
             accepted.setblocking(False)
             self._served.add(accepted)
             self._tasks.spawn(self._serve(accepted), "shared reads for a worker")

@@ -11,12 +11,12 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import SecretStr, WithJsonSchema
 from pydantic.fields import FieldInfo
 
+from tierproxy.config.fields import RATE_PATTERN
 from tierproxy.config.model import Config
 from tierproxy.config.policies import Keep, TopicPolicy
 from tierproxy.config.section import Section
 from tierproxy.config.units import (
     DURATION_PATTERN,
-    RATE_PATTERN,
     SIZE_PATTERN,
     format_duration,
     format_size,

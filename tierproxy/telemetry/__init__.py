@@ -215,3 +215,18 @@ CONFIG_REFUSED = gauge(
     ["why"],
 )
 CONFIG_METRICS = (CONFIG_READS, CONFIG_READ_AT, CONFIG_REFUSED)
+
+# ---- from the start ------------------------------------------------------------------------------------------
+
+# A series that begins at 1 has not increased, as Prometheus sees it: the first failure would raise no alert.
+for _metric, _values in (
+    (COLD_FETCH_SECONDS, ("records", "empty", "out_of_range", "error")),
+    (COLD_READS, ("memory", "worker", "disk", "store")),
+    (COLD_READ_BYTES, ("memory", "worker", "disk", "store")),
+    (DAMAGED_READS, ("index", "chunk", "document")),
+    (DISK_CACHE_ERRORS, ("read", "write", "late")),
+    (LIMIT_REFUSALS, ("cold_in_flight",)),
+    (LIMIT_WAITS, ("cold_in_flight", "cold_answers", "gathered")),
+):
+    for _value in _values:
+        _metric.labels(_value)

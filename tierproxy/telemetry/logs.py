@@ -1,4 +1,4 @@
-"""Where the log goes, and how a line looks."""
+"""Where the log goes, how a line looks, and how many there may be."""
 
 import json
 import logging
@@ -26,6 +26,7 @@ def setup_logging(
     of them write requests with their credentials.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
+    handler.addFilter(FloodGuard())
     handler.setFormatter(JsonLines(process) if format == "json" else TextLines(process))
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -36,6 +37,36 @@ def setup_logging(
 def set_level(level: Level) -> None:
     """From now on, of tierproxy's own lines."""
     logging.getLogger("tierproxy").setLevel(level.upper())
+
+
+class FloodGuard(logging.Filter):
+    """At most `MOST` lines in `EVERY` seconds that the same place in the code says: ten thousand partitions that are
+    archived, or a fault that clients can bring about, don't fill a disk. What is left out is counted, and said."""
+
+    MOST = 100
+    EVERY = 60.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._counts: dict[tuple[str, str, int], tuple[float, int]] = {}  # by place: since when, how many
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno <= logging.DEBUG:
+            return True  # whoever wants these wants them all
+        place = (record.name, record.pathname, record.lineno)
+        since, count = self._counts.get(place, (record.created, 0))
+        if not 0 <= record.created - since < self.EVERY:
+            if count > self.MOST:
+                self._add(record, f"and {count - self.MOST} more like the ones before, which were left out")
+            since, count = record.created, 0
+        self._counts[place] = (since, count + 1)
+        if count + 1 == self.MOST:
+            self._add(record, f"more like it are left out for up to {self.EVERY:g} s")
+        return count < self.MOST
+
+    @staticmethod
+    def _add(record: logging.LogRecord, text: str) -> None:
+        record.msg, record.args = f"{record.getMessage()} ({text})", ()
 
 
 def _utc(record: logging.LogRecord) -> str:

@@ -24,7 +24,7 @@ from tierproxy.insight.told import Told, told_here
 from tierproxy.listener import BACKLOG
 from tierproxy.ports import listen_at
 from tierproxy.tasks import Tasks
-from tierproxy.telemetry import set_level
+from tierproxy.telemetry import OncePerChange, set_level
 from tierproxy.workers.answers import Answers
 from tierproxy.workers.channel import Channel, Message, packed
 from tierproxy.workers.cores import usable_cores
@@ -76,6 +76,7 @@ class Supervisor:
         self._ports: dict[int, list[socket.socket]] = {}
         self._opening = asyncio.Lock()
         self._answers = Answers()
+        self._trouble = OncePerChange(log)
         self._somebody = asyncio.Event()  # may be able to take a client
         (place / "metrics").mkdir()
         self._metrics = WorkerMetrics(
@@ -261,9 +262,11 @@ class Supervisor:
             try:
                 accepted, _ = await loop.sock_accept(listening)
             except OSError as error:
-                log.warning("no connections can be accepted at port %d: %s", port, error.strerror or error)
+                why = error.strerror or error
+                self._trouble.began(f"{port}", f"no connections can be accepted at port {port}: {why}")
                 await asyncio.sleep(ACCEPT_PAUSE)
                 continue
+            self._trouble.ended(f"{port}", f"connections are accepted at port {port} again")
             with accepted:
                 self._hand_over(port, accepted)
 

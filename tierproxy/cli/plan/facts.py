@@ -35,6 +35,8 @@ class Facts:
     """Of the logs on each broker."""
     shelves: dict[TopicPartition, Shelved | str | None] = field(default_factory=dict)
     """None: nothing is archived."""
+    unclaimed: list[str] = field(default_factory=list)
+    """Archives in which nothing says that they are this cluster's."""
     samples: dict[str, Sample | str] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)
     """What kept the plan from being complete."""

@@ -64,6 +64,11 @@ def _notes(facts: Facts, plan: Plan) -> list[str]:
     total = plan.numbers
     if total.lost_offsets:
         notes.append(f"{total.lost_offsets} offsets were deleted before they were archived: gaps will be recorded")
+    for name in sorted(facts.unclaimed):
+        notes.append(
+            f"archive {name} has nothing of this cluster yet; if it should have, see whether cluster.name and url are "
+            "right, and a directory is mounted"
+        )
     for reason, nodes in _by_reason(facts).items():
         notes.append(f"broker {', '.join(nodes)} does not tell how large its logs are ({reason})")
     for reason, names in _reasons(facts.samples).items():

@@ -3,8 +3,11 @@
 What can't be known is counted beside the numbers, as so many partitions of which something is missing.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import Self
+from functools import lru_cache
+from operator import add
+from typing import Any, Self
 
 from tierproxy.costs import Requests
 
@@ -24,8 +27,17 @@ class Sum:
     __slots__ = ()
 
     def __add__(self, other: Self) -> Self:
-        names = [each.name for each in fields(self)]  # type: ignore[arg-type] # its subclasses are dataclasses
-        return type(self)(*(getattr(self, name) + getattr(other, name) for name in names))
+        return type(self)(*map(add, _values(self), _values(other)))
+
+
+@lru_cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(kind))
+
+
+def _values(of: Sum) -> Iterator[Any]:
+    kind: Any = type(of)
+    return (getattr(of, name) for name in _names(kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +70,8 @@ class Numbers(Sum):
     whose bytes are missing, `unpressed` those whose stored bytes are, `unpaced` those of which nobody knows how fast
     they grow.
 
-    `freed_least`: what is freed at the least, as brokers delete whole log segments only. `once` is asked of the store
+    `freed_now`: the part that goes at once, being archived. `freed_least`: what is freed at the least, as brokers
+    delete whole log segments only. `once` is asked of the store
     for the backlog, `monthly` in every month. `now` is with the backlog archived and trimmed.
     """
 
@@ -77,6 +90,7 @@ class Numbers(Sum):
     trim_offsets: int = 0
     trim_bytes: float = 0
     freed_bytes: float = 0
+    freed_now: float = 0
     freed_least: float = 0
     archived_objects: int = 0
     archived_bytes: int = 0
@@ -124,10 +138,10 @@ class TopicPlan:
     ratio: Estimate | None = None
     window_ms: int = 0
     partitions: tuple[PartitionPlan, ...] = ()
+    numbers: Numbers = field(init=False)
 
-    @property
-    def numbers(self) -> Numbers:
-        return sum((each.numbers for each in self.partitions), Numbers())
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "numbers", sum((each.numbers for each in self.partitions), Numbers()))
 
 
 @dataclass

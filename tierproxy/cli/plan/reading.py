@@ -30,6 +30,7 @@ from tierproxy.upstream import Cluster, TopicPartition, TopicView
 
 PARTITIONS_AT_ONCE = 2_000
 MANIFESTS_AT_ONCE = 16
+ARCHIVE_SECONDS = 30.0
 SAMPLED_TOPICS = 50
 """Most topics of which a sample is taken; the others are thought to be like those of their policy."""
 
@@ -55,9 +56,14 @@ async def ask_archives(libraries: Mapping[str, Library], facts: Facts) -> None:
 async def _owner(name: str, library: Library, facts: Facts) -> tuple[str, str | None]:
     """Why an archive can't be used, if so."""
     try:
-        owner = await library.owner()
+        async with asyncio.timeout(ARCHIVE_SECONDS):
+            owner = await library.owner()
+    except TimeoutError:
+        return name, f"no answer within {ARCHIVE_SECONDS:g} s"
     except TierproxyError as error:
         return name, str(error)
+    if owner is None:
+        facts.unclaimed.append(name)
     if owner is None or owner == facts.view.cluster_id:
         return name, None
     return name, f"it is of Kafka cluster {owner}, not of {facts.view.cluster_id}: change cluster.name"

@@ -14,7 +14,7 @@ from tierproxy.archive.manifest import Manifest, PageRef, SegmentEntry
 from tierproxy.archive.retention import reappeared, trim_point
 from tierproxy.config import Keep, TopicPolicy
 
-MOST_SEGMENTS = 4096
+MOST_SEGMENTS = 1000
 """That are thought of one by one; of a longer backlog each stands for several."""
 
 Pages = Mapping[PageRef, Sequence[SegmentEntry]]

@@ -1,6 +1,6 @@
 """How a plan is shown: tables for people, JSON for scripts."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -10,9 +10,9 @@ from rich.table import Table
 from tierproxy.cli.check import keep_text
 from tierproxy.cli.plan.numbers import ARCHIVE, MEASURED, OTHERS, SAMPLE, Costs, Numbers, PartitionPlan, Plan, TopicPlan
 from tierproxy.cli.records import time_text
-from tierproxy.config import Config, TopicPolicy
+from tierproxy.config import Config, Keep, TopicPolicy
 from tierproxy.config.units import format_duration, format_size
-from tierproxy.costs import Requests, money
+from tierproxy.costs import Requests, amount, broker_disk_month, money
 
 TOPICS_SHOWN = 50
 """Of each policy, the largest ones; JSON has all."""
@@ -112,15 +112,18 @@ def show_plan(
     config: Config, plan: Plan, cluster_id: str | None, at_ms: int, partitions: bool, console: Console
 ) -> None:
     when = time_text(at_ms)
-    console.print(f"plan for cluster {config.cluster.name} ({cluster_id}), {when}; nothing was changed\n")
+    console.print(f"plan for cluster {config.cluster.name} ({cluster_id}), {when}; nothing was changed")
     if not plan.topics:
         console.print("no topic of this cluster is to be archived; tierproxy check shows which policy matches what")
     else:
+        for index in _by_policy(plan):
+            console.print(_policy_line(index, config.topics[index]), soft_wrap=True)
+        console.print("\nonce:")
         console.print(_now_table(config, plan))
         if partitions:
             console.print()
             console.print(_partition_table(plan))
-        console.print()
+        console.print(f"\neach month; costs as they will be in {plan.months} months, in {config.prices.currency}:")
         console.print(_cost_table(config, plan))
         console.print()
         for line in (*_summary(config, plan), *_bases(config, plan)):
@@ -134,39 +137,44 @@ def show_plan(
         console.print(f"MISSING: {trouble}", style="bold red", soft_wrap=True)
 
 
+def _policy_line(index: int, policy: TopicPolicy) -> str:
+    brokers = f"keep {keep_text(policy.keep_on_broker)}" if policy.trim != "never" else "are not trimmed"
+    kept = "forever" if policy.keep_in_archive == Keep() else keep_text(policy.keep_in_archive)
+    return f"topics[{index}] {policy.match}: brokers {brokers}, archive {policy.archive} keeps {kept}"
+
+
 def _now_table(config: Config, plan: Plan) -> Table:
-    table = _table("topic", "ratio by")
-    columns = "partitions", "on brokers", "archived", "to archive", "objects", "ratio", "stored", "freed", "expires"
+    table, total = _table("topic"), plan.numbers
+    columns = ["partitions", "broker disks", "to archive", "objects", "stored", "ratio", "freed"]
+    columns += ["archived"] if total.archived_bytes else []
+    columns += ["expires"] if total.expire_bytes else []
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
 
     def row(name: str, numbers: Numbers, topic: TopicPlan | None = None, style: str | None = None) -> None:
         ratio = topic.ratio if topic is not None else None
-        table.add_row(
-            name,
-            ratio.source if ratio is not None else "",
-            str(numbers.partitions),
-            _size(numbers.disk_bytes, numbers.unsized + numbers.unknown),
-            _size(numbers.archived_bytes, numbers.unknown),
-            _size(numbers.backlog_bytes, numbers.unsized + numbers.unknown),
-            f"{numbers.backlog_objects:,}",
-            f"{ratio.value:.1f}" if ratio is not None else "",
-            _size(numbers.backlog_stored, numbers.unsized + numbers.unpressed + numbers.unknown),
-            _size(numbers.freed_bytes, numbers.unsized + numbers.unknown),
-            _size(numbers.expire_bytes, numbers.unknown),
-            style=style,
-        )
+        unsized = numbers.unsized + numbers.unknown
+        cells = {
+            "partitions": str(numbers.partitions),
+            "broker disks": _size(numbers.disk_bytes, unsized),
+            "to archive": _size(numbers.backlog_bytes, unsized),
+            "objects": _unsure(f"{numbers.backlog_objects:,}", numbers.backlog_objects, unsized),
+            "stored": _size(numbers.backlog_stored, unsized + numbers.unpressed),
+            "ratio": f"{ratio.value:.1f} {ratio.source}" if ratio is not None else "",
+            "freed": _size(numbers.freed_bytes, unsized),
+            "archived": _size(numbers.archived_bytes, numbers.unknown),
+            "expires": _size(numbers.expire_bytes, numbers.unknown),
+        }
+        table.add_row(name, *(cells[column] for column in columns), style=style)
 
     _rows(config, plan, row)
     return table
 
 
 def _cost_table(config: Config, plan: Plan) -> Table:
-    later = f"in {plan.months} months, a month:"
     table = _table("topic")
-    for name in ("growth a month", "stored", "PUT", "GET", later, "brokers", "archive", "without archive", "saved"):
+    for name in ("grows by", "stored", "PUT", "GET", "brokers", "archive", "all on brokers", "saved"):
         table.add_column(name, justify="right", no_wrap=True)
-    currency = config.prices.currency
 
     def row(name: str, numbers: Numbers, topic: TopicPlan | None = None, style: str | None = None) -> None:
         unpaced, costs = numbers.unpaced + numbers.unsized + numbers.unknown, numbers.later
@@ -176,11 +184,7 @@ def _cost_table(config: Config, plan: Plan) -> Table:
             _size(numbers.month_stored, unpaced + numbers.unpressed),
             f"{numbers.monthly.puts:,.0f}",
             f"{numbers.monthly.gets:,.0f}",
-            "",
-            money(costs.brokers, currency),
-            money(costs.storage + costs.requests, currency),
-            money(costs.alone, currency),
-            money(costs.saved, currency),
+            *(amount(each) for each in (costs.brokers, costs.storage + costs.requests, costs.alone, costs.saved)),
             style=style,
         )
 
@@ -188,24 +192,19 @@ def _cost_table(config: Config, plan: Plan) -> Table:
     return table
 
 
-def _rows(config: Config, plan: Plan, row: Any) -> None:
+def _rows(config: Config, plan: Plan, row: Callable[..., None]) -> None:
     """For each policy its sum, then its topics, the largest first; then the sum of all."""
-    for index, topics in _by_policy(plan).items():
-        policy = config.topics[index]
-        row(f"topics[{index}] {policy.match}: {_kept(policy)}", _sum(topics), style="bold")
+    policies = _by_policy(plan)
+    for index, topics in policies.items():
+        row(f"topics[{index}] {config.topics[index].match}", _sum(topics), style="bold")
         able = [topic for topic in topics if not topic.excluded]
         largest = sorted(able, key=lambda each: -each.numbers.disk_bytes)
         for topic in largest[:TOPICS_SHOWN]:
             row(f"  {topic.name}", topic.numbers, topic)
         if len(able) > TOPICS_SHOWN:
             row(f"  {len(able) - TOPICS_SHOWN} more", _sum(largest[TOPICS_SHOWN:]))
-    row("total", plan.numbers, style="bold")
-
-
-def _kept(policy: TopicPolicy) -> str:
-    if policy.trim == "never":
-        return "trim: never"
-    return f"brokers keep {keep_text(policy.keep_on_broker)}"
+    if len(policies) > 1:
+        row("total", plan.numbers, style="bold")
 
 
 def _partition_table(plan: Plan) -> Table:
@@ -235,11 +234,21 @@ def _partition_table(plan: Plan) -> Table:
 
 def _summary(config: Config, plan: Plan) -> Iterable[str]:
     total, currency = plan.numbers, config.prices.currency
+    yield f"today, a month: {money(broker_disk_month(config, total.disk_bytes, 1), currency)} for the brokers' disks"
     yield (
         f"once: {total.backlog_offsets:,} offsets in {total.backlog_objects:,} objects go to the archive "
-        f"({_asked(total.once)}; {money(total.cost_once, currency)}); then {format_size(round(total.freed_bytes))} are "
-        f"freed on the brokers, {format_size(round(total.freed_least))} at the least, as they delete whole log segments"
+        f"({_asked(total.once)}; {money(total.cost_once, currency)})"
     )
+    yield (
+        f"then {format_size(round(total.freed_bytes))} are freed on the brokers, of which "
+        f"{format_size(round(total.freed_now))} are archived already and go at once; at the least "
+        f"{format_size(round(total.freed_least))}, as brokers delete whole log segments"
+    )
+    if total.expire_objects:
+        yield (
+            f"in the archive {total.expire_objects:,} objects with {format_size(total.expire_bytes)} of log, "
+            f"{format_size(total.expire_stored)} stored, are older than keep_in_archive, and would be removed for ever"
+        )
     for name, costs in (("then", total.now), (f"in {plan.months} months", total.later)):
         yield (
             f"{name}, a month: {money(costs.total, currency)} = brokers {money(costs.brokers, currency)} + storage "
@@ -291,10 +300,14 @@ def _table(*names: str) -> Table:
 
 
 def _size(value: float, unknown: int) -> str:
+    return _unsure(format_size(round(value)), value, unknown)
+
+
+def _unsure(text: str, value: float, unknown: int) -> str:
     """With a question mark where some partitions are missing in it."""
-    if unknown and not value:
-        return "?"
-    return format_size(round(value)) + (" + ?" if unknown else "")
+    if not unknown:
+        return text
+    return f"{text} + ?" if value else "?"
 
 
 def _offset(offset: int) -> str:

@@ -128,7 +128,7 @@ class TopicJudge:
         stay = min(self._setting(tp.topic, "segment.bytes", LOG_SEGMENT_BYTES), log_bytes) * replicas
 
         plain = backlog * an_offset
-        objects = backlog_segments(plain, backlog, policy)
+        objects = backlog_segments(plain, backlog, policy) if dense is not None else 0
         stored = plain / ratio if ratio else 0.0
         trimmed = trims(policy, self.topic.topic_id)
         once = segment_requests(stored / objects, trimmed).times(objects) if objects else Requests()
@@ -168,6 +168,7 @@ class TopicJudge:
             trim_offsets=max(0, trim_later - log.start),
             trim_bytes=trim_bytes,
             freed_bytes=freed,
+            freed_now=min(has.trim_now_bytes * replicas, freed),
             freed_least=max(0.0, freed - stay),
             archived_objects=has.segments,
             archived_bytes=has.plain_bytes,

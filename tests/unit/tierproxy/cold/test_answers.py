@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from protocol.errors import ErrorCode
 from protocol.fetch import FetchRequest
@@ -29,6 +30,7 @@ from tierproxy.config import Config
 from tierproxy.routing.fetch import Refused, Verdict
 from tierproxy.routing.holds import Client, FetchHold, OffsetsHold
 from tierproxy.routing.offsets import Question
+from tierproxy.telemetry.conditions import CHANGES
 
 
 @dataclass
@@ -307,6 +309,34 @@ async def test_a_recorded_hole_is_skipped_or_stopped_at_until_somebody_accepts_i
     patience = 10 if error else 60_000
     ((got, read),) = await stage.fetch(stage.hold(150, max_wait_ms=patience, max_bytes=1))
     assert (got, read) == (error, records)
+
+
+def holes_met() -> float:
+    return REGISTRY.get_sample_value("tierproxy_holes_met_total") or 0.0
+
+
+@pytest.mark.parametrize("on_gap", ["halt", "skip"])
+async def test_readers_at_a_hole_do_not_fill_the_log(
+    stage: Stage, archive: Archive, caplog: pytest.LogCaptureFixture, on_gap: str
+) -> None:
+    """One asks for what is lost, again and again, and another reads what is there: each says the other's opposite."""
+    caplog.set_level("INFO", "tierproxy.cold")
+    stage.world.manifest = replace(
+        archive.manifest,
+        segments=(archive.manifest.segments[0], archive.manifest.segments[2]),
+        gaps=(Gap(100, 200, 1, "retention"),),
+    )
+    stage.world.broker_start = 300
+    stage.world.trusted = False
+    stage.tier.on_gap = on_gap
+    met = holes_met()
+    for _ in range(50):
+        await stage.fetch(stage.hold(150, max_wait_ms=1 if on_gap == "halt" else 60_000))
+        ((error, records),) = await stage.fetch(stage.hold(0))
+        assert error == 0
+        assert records
+    assert holes_met() >= met + 50
+    assert 0 < len(caplog.records) <= CHANGES
 
 
 # -- names ------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from tierproxy.telemetry import OncePerChange, Seldom, setup_logging
+from tierproxy.telemetry.conditions import CHANGES, REMEMBERED
+from tierproxy.telemetry.logs import FloodGuard
 
 
 @pytest.fixture(autouse=True)
@@ -139,3 +141,93 @@ def test_kinds_are_few_even_if_a_caller_has_many(caplog: pytest.LogCaptureFixtur
     for number in range(Seldom.KINDS + 100):
         seldom.say(f"kind {number}", f"{number}")
     assert len(caplog.records) == Seldom.KINDS + 1
+
+
+# -- what comes and goes ----------------------------------------------------------------------------------------------
+
+
+def test_what_comes_and_goes_is_said_a_few_times_and_then_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "tierproxy.flaps")
+    now = 0.0
+    trouble = OncePerChange(logging.getLogger("tierproxy.flaps"), lambda: now)
+    for _ in range(10_000):
+        trouble.began("a", "a is gone")
+        trouble.ended("a", "a is back")
+        now += 0.06  # ten minutes in all
+    assert len(caplog.records) <= CHANGES + 10 + 1
+    assert "changes since the last line)" in caplog.messages[-1]
+    # Another condition isn't kept from being said by it.
+    trouble.began("b", "b is gone")
+    assert caplog.messages[-1] == "b is gone"
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_what_holds_in_the_end_is_said(caplog: pytest.LogCaptureFixture, holds: bool) -> None:
+    caplog.set_level("INFO", "tierproxy.flaps")
+    now = 0.0
+    trouble = OncePerChange(logging.getLogger("tierproxy.flaps"), lambda: now)
+    for _ in range(100):
+        trouble.ended("a", "a is back")
+        trouble.began("a", "a is gone")
+    if not holds:
+        trouble.ended("a", "a is back")
+    caplog.clear()
+    for _ in range(100):
+        now += 1
+        if holds:
+            trouble.began("a", "a is gone")
+        else:
+            trouble.ended("a", "a is back")
+    (line,) = caplog.messages
+    assert line.startswith("a is gone (it has" if holds else "a is back (it has")
+
+
+def test_what_has_ended_is_not_remembered_for_ever() -> None:
+    trouble = OncePerChange(logging.getLogger("tierproxy.flaps"))
+    logging.getLogger("tierproxy.flaps").setLevel(logging.ERROR)
+    for number in range(5_000):
+        trouble.began(f"{number}", "gone")
+        trouble.ended(f"{number}", "back")
+    assert len(trouble._said) <= REMEMBERED + 2
+
+
+# -- too many lines ---------------------------------------------------------------------------------------------------
+
+
+def lines_of(count: int, stream: io.StringIO) -> list[str]:
+    for number in range(count):
+        logging.getLogger("tierproxy.archiver").info("partition %d is archived", number)
+    logging.getLogger("tierproxy.archiver").info("something else")
+    return [line.split(": ", 1)[1] for line in stream.getvalue().splitlines()]
+
+
+def test_ten_thousand_lines_from_one_place_become_a_hundred() -> None:
+    stream = io.StringIO()
+    setup_logging("info", "text", stream)
+    lines = lines_of(10_000, stream)
+    assert len(lines) == FloodGuard.MOST + 1
+    assert lines[0] == "partition 0 is archived"
+    assert lines[-2] == "partition 99 is archived (more like it are left out for up to 60 s)"
+    assert lines[-1] == "something else"
+
+
+def test_what_was_left_out_is_counted_and_debug_has_all() -> None:
+    guard, said = FloodGuard(), list[str]()
+    record = logging.makeLogRecord({"name": "tierproxy.x", "levelno": logging.INFO, "msg": "line", "created": 100.0})
+
+    def say(at: float, level: int = logging.INFO) -> None:
+        again = logging.makeLogRecord({**record.__dict__, "created": at, "levelno": level})
+        if guard.filter(again):
+            said.append(again.getMessage())
+
+    for _ in range(150):
+        say(100.0)
+    say(159.0)
+    say(160.0)
+    assert said[-1] == "line (and 51 more like the ones before, which were left out)"
+    assert len(said) == 101
+    say(50.0)  # the clock was set back
+    assert said[-1] == "line"
+    for _ in range(200):
+        say(51.0, logging.DEBUG)
+    assert len(said) == 302
