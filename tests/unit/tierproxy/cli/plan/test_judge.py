@@ -289,6 +289,16 @@ def test_what_it_costs_in_a_year(
     assert found[2] == pytest.approx(alone * 30, rel=0.001)
 
 
+@pytest.mark.parametrize(("months", "left"), [(1, 1.0), (3, 0.4875), (5, 0.0)])
+def test_what_has_not_expired_by_then_is_still_paid_for(months: int, left: float) -> None:
+    """A quiet topic, written evenly in the last 100 days, kept for 140."""
+    configured = config("match: '*', archive: a, keep_in_archive: {time: 140d}", PRICES)
+    shelf = replace(shelved(1000, plain=4 * GIB, stored=GIB), first_ms=NOW - 100 * DAY)
+    found = facts(configured, {T0: log(1000, 1000)}, sizes={T0: 0}, shelves={T0: shelf})
+    costs = planned(configured, found, months)[1].numbers.later
+    assert costs.storage == pytest.approx(left)
+
+
 def test_what_it_costs_once_all_is_archived() -> None:
     configured = config(KEEP_NOTHING, PRICES)
     shelf = replace(shelved(1000, plain=2 * GIB, stored=GIB // 2, trim_later=1000), trim_later_bytes=2 * GIB)
