@@ -63,7 +63,7 @@ class TopicJudge:
             trim_to=trim_later,
             exact=trim_later <= archived_to or trim_later in (trim_now, log.stable_end),
             expire_to=expire_to,
-            sized_by=dense.source if dense is not None else "",
+            sized=dense,
         )
 
     def _unknown(self, index: int, problem: str, log: LogFacts | None = None) -> PartitionPlan:
