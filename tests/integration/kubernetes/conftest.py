@@ -6,19 +6,34 @@ Where pip can't reach its index, there is nothing to look at in the image, and t
 import os
 import sys
 from pathlib import Path
-from shutil import copytree, ignore_patterns
+from shutil import copytree, ignore_patterns, which
 
 import pytest
 
 from tests.kit import PROJECT, golang
-from tests.kit.chart import CHART, EXAMPLE, helm, helm_program
+from tests.kit.chart import CHART, EXAMPLE, helm, helm_program, kubeconform_program, tools_are_here
 from tests.kit.image import CantBuild, Image, build, checkout
+from tests.kit.processes import Process, wait_for
+
+_building: list[Process] = []
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The first time, Helm is built, for minutes: beside the tests that come before those here, and after them."""
+    here = Path(__file__).parent
+    wanted = any(item.path.is_relative_to(here) for item in session.items)
+    if wanted and not session.config.option.collectonly and not tools_are_here():
+        quietly = ["nice"] if which("nice") else []
+        command = [*quietly, sys.executable, "-m", "tests.kit.chart", "tools"]
+        _building.append(Process("go install", command, log=golang.HOME / "install.log", cwd=PROJECT))
 
 
 @pytest.fixture(scope="session")
 def helm_is_here() -> None:
+    wait_for(lambda: not any(process.alive for process in _building), seconds=1_000, what="Helm")
     try:
         helm_program()
+        kubeconform_program()
     except golang.NoGo as no:
         pytest.skip(f"Helm is built by Go: {no}")
 

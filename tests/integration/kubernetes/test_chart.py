@@ -20,7 +20,7 @@ from tierproxy.config import Config, parse_config
 
 pytestmark = [
     pytest.mark.usefixtures("helm_is_here"),
-    pytest.mark.timeout(1200),  # the first time, Helm is built
+    pytest.mark.timeout(1200),  # the first time, Helm may still be being built
 ]
 
 BASE: dict[str, Any] = {
@@ -71,7 +71,10 @@ GOOD: dict[str, dict[str, Any]] = {
             "monitoring": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
             "egress": [{"ports": [{"port": 9092}]}],
         },
-        "monitoring.serviceMonitor.enabled": True,
+        "monitoring.serviceMonitor": {
+            "enabled": True,
+            "endpoint": {"authorization": {"credentials": {"name": "a", "key": "b"}}},
+        },
         "monitoring.prometheusRule.enabled": True,
         "monitoring.dashboard.enabled": True,
         "extraEnv": [{"name": "AWS_REGION", "value": "eu-central-1"}],

@@ -36,7 +36,7 @@ from tests.kit.records import Draft, Log, Record, assert_same, drafts, ends
 from tests.kit.s3 import S3Server
 
 pytestmark = [
-    pytest.mark.timeout(1200),  # the first time, Helm is built
+    pytest.mark.timeout(1200),  # the first time, Helm may still be being built
     pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8 on loopback"),
 ]
 
@@ -138,7 +138,7 @@ def stage(kafka: Cluster, s3: S3Server, example: Path, image: Image, tmp_path: P
     common = values(kafka, archive)
     gateway = {
         "service": {"port": port, "brokers": nodes, "advertisedHost": service.address},
-        "shutdown": {"preStop": 1, "delay": 1, "drain": 10},
+        "shutdown": {"preStop": 1, "delay": 4, "drain": 10},  # whom we ask meanwhile may be slow
     }
     manifests = render(common | {"gateway": gateway}, CHART)
     mine = {"port": free_ports(max(nodes) + 2)}
