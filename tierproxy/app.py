@@ -323,7 +323,7 @@ class App:
         async def ask() -> list[Told]:
             return [self.told()]
 
-        return Admin(config.admin, self._health, site=site(config, self._clock, REGISTRY, ask))
+        return Admin(config.admin, self._health, site=site(self._settings, self._clock, REGISTRY, ask))
 
     async def _serve_on(self, delay: float) -> None:
         """Whoever sends clients to us has to learn that we stop, before we do."""

@@ -19,6 +19,7 @@ from tierproxy.cli.status_view import Process, status_view
 from tierproxy.clock import Clock, SystemClock
 from tierproxy.config import Config
 from tierproxy.config.patterns import takes
+from tierproxy.config.settings import Settings
 from tierproxy.errors import TierproxyError
 from tierproxy.insight.as_json import overview_json
 from tierproxy.insight.facts import Facts
@@ -38,7 +39,7 @@ def run_status(config: Config, topics: Sequence[str], as_json: bool, every: floa
 
 
 async def _run(config: Config, topics: Sequence[str], as_json: bool, every: float | None, clock: Clock) -> bool:
-    survey = Survey(config, clock)
+    survey = Survey(Settings(config), clock)
     try:
         if every is None:
             with waiting("asking brokers and archives …"):

@@ -17,6 +17,7 @@ from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
 from tierproxy.clock import Clock
 from tierproxy.config import Config
+from tierproxy.config.settings import Settings
 from tierproxy.errors import TierproxyError
 from tierproxy.insight import pages
 from tierproxy.insight.as_json import overview_json, process_json
@@ -49,13 +50,17 @@ FILES = {
 class Site:
     """`mount` it, and `close` it. `ask` has this tierproxy's processes tell of themselves."""
 
-    def __init__(self, config: Config, clock: Clock, watch: Watch, traffic: Traffic, ask: Ask) -> None:
-        self._config = config
+    def __init__(self, settings: Settings, clock: Clock, watch: Watch, traffic: Traffic, ask: Ask) -> None:
+        self._in_force = settings
         self._clock = clock
         self._watch = watch
         self._traffic = traffic
         self._ask = ask
         self._seen: tuple[Overview, Mapping[str, str]] | None = None  # and the states that it was made with
+
+    @property
+    def _config(self) -> Config:
+        return self._in_force.now
 
     def mount(self, router: web.UrlDispatcher) -> None:
         router.add_get("/", self._front)
@@ -141,8 +146,9 @@ async def _file(data: bytes, kind: str, _: web.Request) -> web.Response:
     return web.Response(body=data, content_type=kind, charset="utf-8", headers=HEADERS)
 
 
-def site(config: Config, clock: Clock, registry: CollectorRegistry, ask: Ask) -> Site | None:
-    """The dashboard that `config` wants, if it wants one; `registry` has the metrics of all processes."""
-    if config.admin is None or not config.admin.shows_dashboard:
+def site(settings: Settings, clock: Clock, registry: CollectorRegistry, ask: Ask) -> Site | None:
+    """The dashboard that the configuration wants, if it wants one; `registry` has the metrics of all processes."""
+    admin = settings.now.admin
+    if admin is None or not admin.shows_dashboard:
         return None
-    return Site(config, clock, Watch(config, clock), Traffic(registry, clock), ask)
+    return Site(settings, clock, Watch(settings, clock), Traffic(registry, clock), ask)

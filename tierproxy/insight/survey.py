@@ -21,6 +21,7 @@ from tierproxy.archive.store import StoreError
 from tierproxy.archive.stores import open_store
 from tierproxy.clock import Clock
 from tierproxy.config import Config, TopicPolicy
+from tierproxy.config.settings import Settings
 from tierproxy.coordinator import Coordinator
 from tierproxy.errors import TierproxyError
 from tierproxy.insight.facts import Archived, Facts, GroupFacts, Member, PartitionFacts, TopicFacts
@@ -61,8 +62,9 @@ class _Wanted:
 class Survey:
     """Made where it is needed; `close` it. One `look` at a time."""
 
-    def __init__(self, config: Config, clock: Clock) -> None:
-        self._config = config
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        config = settings.now
+        self._in_force = settings
         self._clock = clock
         self._cluster = Cluster(config.cluster.bootstrap, service_access(config.cluster.security), CLIENT_ID, clock)
         self.libraries: Mapping[str, Library] = {
@@ -72,6 +74,10 @@ class Survey:
             library.stand_beside(name, self.libraries)
         self._settings: Mapping[str, Mapping[str, str]] = {}
         self._settings_ms = 0
+
+    @property
+    def _config(self) -> Config:
+        return self._in_force.now
 
     async def close(self) -> None:
         await self._cluster.close()

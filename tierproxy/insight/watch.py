@@ -12,7 +12,7 @@ from typing import Protocol
 
 from tierproxy.archive.library import Library
 from tierproxy.clock import Clock
-from tierproxy.config import Config
+from tierproxy.config.settings import Settings
 from tierproxy.insight.facts import Facts
 from tierproxy.insight.survey import Survey
 from tierproxy.tasks import Tasks
@@ -43,12 +43,12 @@ class Watch:
 
     def __init__(
         self,
-        config: Config,
+        settings: Settings,
         clock: Clock,
-        begin: Callable[[Config, Clock], Looks] = Survey,
+        begin: Callable[[Settings, Clock], Looks] = Survey,
         rest_after: float = REST_AFTER,
     ) -> None:
-        self._config = config
+        self._in_force = settings
         self._clock = clock
         self._begin = begin
         self._rest_after = rest_after
@@ -63,7 +63,7 @@ class Watch:
         """The one at work, for what is asked about a single topic."""
         self._looked_at = self._clock.monotonic()
         if self._survey is None:
-            self._survey = self._begin(self._config, self._clock)
+            self._survey = self._begin(self._in_force, self._clock)
             self._tasks.spawn(self._rest(), "rest of the survey")
         return self._survey
 

@@ -15,7 +15,8 @@ from tierproxy.admin_access import login
 from tierproxy.archive.library import Library
 from tierproxy.archive.store_file import FileStore
 from tierproxy.clock import Clock, ManualClock
-from tierproxy.config import AdminConfig, Config
+from tierproxy.config import AdminConfig
+from tierproxy.config.settings import Settings
 from tierproxy.insight.facts import Facts
 from tierproxy.insight.site import FILES, Site
 from tierproxy.insight.told import Told, told_here
@@ -29,7 +30,7 @@ SECRET = "t0p-secret"
 class Found:
     """A survey that knows already."""
 
-    def __init__(self, config: Config, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock) -> None:
         self.libraries: Mapping[str, Library] = {"main": Library(FileStore(Path("/nonexistent")), "prod")}
 
     async def look(self, before: Facts | None) -> Facts:
@@ -47,8 +48,8 @@ async def serving(config: AdminConfig) -> AsyncIterator[str]:
     async def ask() -> list[Told]:
         return [told_here("", {})]
 
-    whole = CONFIG.model_copy(update={"admin": config})
-    site = Site(whole, clock, Watch(whole, clock, Found), Traffic(CollectorRegistry(), clock), ask)
+    settings = Settings(CONFIG.model_copy(update={"admin": config}))
+    site = Site(settings, clock, Watch(settings, clock, Found), Traffic(CollectorRegistry(), clock), ask)
     admin = Admin(config, Health(), site=site)
     await admin.start()
     ((host, port),) = admin.addresses

@@ -16,6 +16,7 @@ from tierproxy.archive.store import StoredObject, Unavailable
 from tierproxy.archive.store_file import FileStore
 from tierproxy.clock import ManualClock
 from tierproxy.config import Config, parse_config
+from tierproxy.config.settings import Settings
 from tierproxy.insight import survey as module
 from tierproxy.insight.facts import Facts
 from tierproxy.insight.survey import STILL_MS, Survey
@@ -85,7 +86,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         )
         clock = ManualClock()
         library = Library(FileStore(root), "prod")
-        survey = Survey(config, clock)
+        survey = Survey(Settings(config), clock)
         yield World(brokers, library, root, config, clock, survey)
         await survey.close()
         await library.store.close()

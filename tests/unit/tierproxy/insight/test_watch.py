@@ -9,7 +9,7 @@ import pytest
 from tests.unit.tierproxy.insight.pictures import CONFIG, archived, facts, part, topic
 from tierproxy.archive.library import Library
 from tierproxy.clock import Clock, ManualClock
-from tierproxy.config import Config
+from tierproxy.config.settings import Settings
 from tierproxy.insight import watch as module
 from tierproxy.insight.facts import Facts
 from tierproxy.insight.watch import FRESH_MS, STALE, Watch
@@ -46,9 +46,9 @@ class World:
         self.clock = ManualClock()
         self.found = FOUND
         self.made: list[Scripted] = []
-        self.watch = Watch(CONFIG, self.clock, self._begin, rest_after)
+        self.watch = Watch(Settings(CONFIG), self.clock, self._begin, rest_after)
 
-    def _begin(self, config: Config, clock: Clock) -> Scripted:
+    def _begin(self, settings: Settings, clock: Clock) -> Scripted:
         self.made.append(Scripted(self.found, clock))
         return self.made[-1]
 
