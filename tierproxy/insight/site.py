@@ -16,7 +16,6 @@ from prometheus_client import CollectorRegistry
 from tierproxy.archive.manifest import Manifest
 from tierproxy.archive.names import PartitionId
 from tierproxy.clock import Clock
-from tierproxy.config import Config
 from tierproxy.config.settings import Settings
 from tierproxy.errors import TierproxyError
 from tierproxy.insight import pages
@@ -50,17 +49,13 @@ FILES = {
 class Site:
     """`mount` it, and `close` it. `ask` has this tierproxy's processes tell of themselves."""
 
-    def __init__(self, settings: Settings, clock: Clock, watch: Watch, traffic: Traffic, ask: Ask) -> None:
-        self._in_force = settings
+    def __init__(self, in_force: Settings, clock: Clock, watch: Watch, traffic: Traffic, ask: Ask) -> None:
+        self._in_force = in_force
         self._clock = clock
         self._watch = watch
         self._traffic = traffic
         self._ask = ask
         self._seen: tuple[Overview, Mapping[str, str]] | None = None  # and the states that it was made with
-
-    @property
-    def _config(self) -> Config:
-        return self._in_force.now
 
     def mount(self, router: web.UrlDispatcher) -> None:
         router.add_get("/", self._front)
@@ -89,7 +84,7 @@ class Site:
         seen, told = await self._look()
         choice = pages.Choice.of(request.query)
         passing = self._traffic.look()
-        return await self._html(pages.front, self._config, seen, passing, told, choice, self._clock.now_ms())
+        return await self._html(pages.front, self._in_force.now, seen, passing, told, choice, self._clock.now_ms())
 
     async def _topic(self, request: web.Request) -> web.Response:
         name = request.query.get("name", "")
@@ -100,16 +95,18 @@ class Site:
         now_ms = self._clock.now_ms()
         if seen is not None and found is None:
             text = f"No archived topic is called {name!r}. Topics whose policy has no archive are not shown."
-            return await self._html(pages.message_page, self._config, "No such topic", text, now_ms, status=404)
+            return await self._html(pages.message_page, self._in_force.now, "No such topic", text, now_ms, status=404)
         about = seen, found, name, self._traffic.look(), told, detail
-        return await self._html(pages.topic_page, self._config, *about, number, now_ms)
+        return await self._html(pages.topic_page, self._in_force.now, *about, number, now_ms)
 
     async def _detail(self, topic: TopicPicture | None, page: int) -> pages.TopicDetail:
         """Manifests of what is shown; those that can't be read are left out, and the picture says why."""
         if topic is None:
             return pages.TopicDetail({})
         archive, topic_id = topic.facts.policy.archive, topic.facts.topic_id
-        library = self._watch.survey.libraries[archive or ""]
+        library = self._watch.survey.libraries.get(archive or "")
+        if library is None:
+            return pages.TopicDetail({})
 
         async def load(partition: int) -> tuple[int, Manifest | None]:
             try:
@@ -129,7 +126,7 @@ class Site:
         passing = process_json(self._traffic.look(), told)
         if seen is None:
             return web.json_response({"looking": True, "process": passing}, status=503, headers=HEADERS)
-        status = await asyncio.to_thread(overview_json, self._config, seen)
+        status = await asyncio.to_thread(overview_json, self._in_force.now, seen)
         return web.json_response(status | {"process": passing}, headers=HEADERS)
 
     async def _process(self, _: web.Request) -> web.Response:
@@ -146,9 +143,9 @@ async def _file(data: bytes, kind: str, _: web.Request) -> web.Response:
     return web.Response(body=data, content_type=kind, charset="utf-8", headers=HEADERS)
 
 
-def site(settings: Settings, clock: Clock, registry: CollectorRegistry, ask: Ask) -> Site | None:
+def site(in_force: Settings, clock: Clock, registry: CollectorRegistry, ask: Ask) -> Site | None:
     """The dashboard that the configuration wants, if it wants one; `registry` has the metrics of all processes."""
-    admin = settings.now.admin
+    admin = in_force.now.admin
     if admin is None or not admin.shows_dashboard:
         return None
-    return Site(settings, clock, Watch(settings, clock), Traffic(registry, clock), ask)
+    return Site(in_force, clock, Watch(in_force, clock), Traffic(registry, clock), ask)

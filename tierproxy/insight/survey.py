@@ -20,7 +20,7 @@ from tierproxy.archive.names import PartitionId
 from tierproxy.archive.store import StoreError
 from tierproxy.archive.stores import open_store
 from tierproxy.clock import Clock
-from tierproxy.config import Config, TopicPolicy
+from tierproxy.config import TopicPolicy
 from tierproxy.config.settings import Settings
 from tierproxy.coordinator import Coordinator
 from tierproxy.errors import TierproxyError
@@ -62,9 +62,9 @@ class _Wanted:
 class Survey:
     """Made where it is needed; `close` it. One `look` at a time."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
-        config = settings.now
-        self._in_force = settings
+    def __init__(self, in_force: Settings, clock: Clock) -> None:
+        self._in_force = in_force
+        config = in_force.now
         self._clock = clock
         self._cluster = Cluster(config.cluster.bootstrap, service_access(config.cluster.security), CLIENT_ID, clock)
         self.libraries: Mapping[str, Library] = {
@@ -74,10 +74,6 @@ class Survey:
             library.stand_beside(name, self.libraries)
         self._settings: Mapping[str, Mapping[str, str]] = {}
         self._settings_ms = 0
-
-    @property
-    def _config(self) -> Config:
-        return self._in_force.now
 
     async def close(self) -> None:
         await self._cluster.close()
@@ -128,10 +124,11 @@ class Survey:
         return Facts(now_ms, view.cluster_id, found, max(0, proxied), group, tuple(problems), pending)
 
     def _wanted(self, topics: Iterable[TopicView]) -> Iterable[_Wanted]:
+        config = self._in_force.now
         for topic in topics:
-            policy = self._config.policy_for(topic.name, topic.internal)
+            policy = config.policy_for(topic.name, topic.internal)
             if policy is not None and policy.archive is not None:
-                yield _Wanted(topic, policy, self._config.topics.index(policy))
+                yield _Wanted(topic, policy, config.topics.index(policy))
 
     async def _learn_settings(
         self, wanted: Sequence[_Wanted], now_ms: int, problems: list[str]
@@ -201,7 +198,9 @@ class Survey:
 
     async def _read(self, archive: str, pid: PartitionId, part: PartitionFacts) -> tuple[PartitionFacts, str]:
         """The partition with its manifest, and what is wrong with the store, if something is."""
-        library = self.libraries[archive]
+        library = self.libraries.get(archive)
+        if library is None:
+            return replace(part, archive_problem=f"archive {archive} is new: it is used after a restart"), ""
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
                 found = await library.load(pid)
@@ -223,7 +222,7 @@ class Survey:
     # ---- the archivers' group ------------------------------------------------------------------------------
 
     async def _group(self) -> GroupFacts | None:
-        name = self._config.archiver_group
+        name = self._in_force.now.archiver_group
         if name is None:
             return None
         coordinator = Coordinator(self._cluster, name)

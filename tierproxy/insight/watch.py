@@ -43,12 +43,12 @@ class Watch:
 
     def __init__(
         self,
-        settings: Settings,
+        in_force: Settings,
         clock: Clock,
         begin: Callable[[Settings, Clock], Looks] = Survey,
         rest_after: float = REST_AFTER,
     ) -> None:
-        self._in_force = settings
+        self._in_force = in_force
         self._clock = clock
         self._begin = begin
         self._rest_after = rest_after

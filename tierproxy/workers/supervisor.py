@@ -61,7 +61,7 @@ class Supervisor:
 
     def __init__(self, config: Config, workers: int, place: Path, clock: Clock, file: Path | None = None) -> None:
         self._config = config
-        self._settings = Settings(config)
+        self._in_force = Settings(config)
         self._file = file
         self._workers = workers
         self._place = place
@@ -90,7 +90,7 @@ class Supervisor:
         config = self._config
         admin = None
         if config.admin is not None:
-            dashboard = site(self._settings, self._clock, self._metrics.registry, self._ask)
+            dashboard = site(self._in_force, self._clock, self._metrics.registry, self._ask)
             admin = Admin(config.admin, self._roster, self._metrics.text, dashboard)
         if admin is not None:
             await admin.start()
@@ -133,7 +133,7 @@ class Supervisor:
 
     def _change(self, config: Config) -> None:
         """Have it in force everywhere: who lives hears of it, who is started later begins with it."""
-        self._config = self._settings.now = config
+        self._config = self._in_force.now = config
         set_level(config.log.level)
         for channel in self._channels.values():
             channel.say({"config": packed(config)})

@@ -30,7 +30,7 @@ SECRET = "t0p-secret"
 class Found:
     """A survey that knows already."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, in_force: Settings, clock: Clock) -> None:
         self.libraries: Mapping[str, Library] = {"main": Library(FileStore(Path("/nonexistent")), "prod")}
 
     async def look(self, before: Facts | None) -> Facts:
@@ -48,8 +48,8 @@ async def serving(config: AdminConfig) -> AsyncIterator[str]:
     async def ask() -> list[Told]:
         return [told_here("", {})]
 
-    settings = Settings(CONFIG.model_copy(update={"admin": config}))
-    site = Site(settings, clock, Watch(settings, clock, Found), Traffic(CollectorRegistry(), clock), ask)
+    whole = Settings(CONFIG.model_copy(update={"admin": config}))
+    site = Site(whole, clock, Watch(whole, clock, Found), Traffic(CollectorRegistry(), clock), ask)
     admin = Admin(config, Health(), site=site)
     await admin.start()
     ((host, port),) = admin.addresses

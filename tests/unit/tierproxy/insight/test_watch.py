@@ -48,7 +48,7 @@ class World:
         self.made: list[Scripted] = []
         self.watch = Watch(Settings(CONFIG), self.clock, self._begin, rest_after)
 
-    def _begin(self, settings: Settings, clock: Clock) -> Scripted:
+    def _begin(self, in_force: Settings, clock: Clock) -> Scripted:
         self.made.append(Scripted(self.found, clock))
         return self.made[-1]
 
