@@ -57,9 +57,13 @@ class FrameSplitter:
         self._at += size
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Piece]:
-        pieces: list[Piece] = []
         view = memoryview(data)
         pos, end = 0, len(view)
+        if end >= SIZE_BYTES and self._at == self._size and not self._prefix:
+            size = int.from_bytes(view[:SIZE_BYTES], "big")
+            if size == end - SIZE_BYTES and size <= self._limit:  # one whole frame: the usual case, made quick
+                return [Piece(size, 0, view[SIZE_BYTES:])]
+        pieces: list[Piece] = []
         while pos < end:
             if self._at == self._size:
                 if not self._prefix and end - pos >= SIZE_BYTES:  # the usual case, made quick

@@ -83,6 +83,10 @@ class Cursor:
 
     def uvarint(self) -> int:
         """Unsigned varint of at most 32 bits."""
+        pos = self.pos
+        if pos < self.end and (byte := self.buf[pos]) < 0x80:  # the usual case, made quick
+            self.pos = pos + 1
+            return byte
         return self._varint(32)
 
     def varint(self) -> int:
@@ -172,6 +176,10 @@ class Cursor:
 
     def skip_tags(self) -> None:
         """Move over a tag section."""
+        pos = self.pos
+        if pos < self.end and not self.buf[pos]:  # the usual case, made quick
+            self.pos = pos + 1
+            return
         for _ in range(self._tag_count()):
             self.uvarint()
             self.skip(self.uvarint())

@@ -124,7 +124,7 @@ class Admin:
         except OSError as error:
             await self._runner.cleanup()
             reason = error.strerror or error
-            raise TierproxyError(f"the admin port {host}:{port} can't be opened: {reason}") from error
+            raise TierproxyError(f"the admin port {host}:{port} can't be opened: {reason} (admin.port)") from error
 
     async def close(self) -> None:
         """Close the port and its connections; harmless if it was never open."""

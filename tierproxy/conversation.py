@@ -25,7 +25,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from struct import Struct
 
-from protocol.api_versions import patch_api_versions, unsupported_api_versions
+from protocol.api_versions import unsupported_api_versions
 from protocol.apis import ApiKey
 from protocol.codec import (
     decode_delete_records_request,
@@ -55,7 +55,7 @@ from tierproxy.routing import offsets as offsets_routing
 from tierproxy.routing.deletes import deletions
 from tierproxy.routing.holds import Client, DeletesHold, EndpointsHold, FetchHold, HeldAnswers, Hold, OffsetsHold
 from tierproxy.routing.stream import StreamPatch
-from tierproxy.routing.table import ENDPOINTS_SINCE, KNOWN, OFFERED, Treatment, offers, treatment
+from tierproxy.routing.table import ENDPOINTS_SINCE, Treatment, offered_versions, offers, treatment
 from tierproxy.sasl import MOST_NAME
 from tierproxy.telemetry.traffic import TRAFFIC, Tier
 
@@ -92,6 +92,7 @@ HOT_SECONDS = 10.0
 TLS_HELLO = b"\x16\x03"
 """How the first bytes of a client begin that speaks TLS."""
 
+_PASS = Treatment.PASS  # the usual case by far; naming it takes a part of what else is done for one request
 _INT32 = Struct(">i")
 
 
@@ -178,7 +179,8 @@ class Conversation:
     @property
     def crowded(self) -> bool:
         """Whether so much is unanswered that no more requests are read."""
-        return self.unanswered > self.unanswered_limit or self._owed > OWED_LIMIT
+        unanswered = len(self._ledger) + (self._current is not None)
+        return unanswered > self.unanswered_limit or self._owed > OWED_LIMIT
 
     @property
     def begun(self) -> int | None:
@@ -200,16 +202,18 @@ class Conversation:
         self._read_requests()
 
     def _read_requests(self) -> None:
-        begins = bytes(self._arrived[0][:2]) if self._arrived else b""
+        begins = bytes(self._arrived[0][:2]) if self._arrived and not self.requests_seen else b""
         try:
-            while self._last is None and not self.crowded and self._split():
+            while self._last is None and (self._unread or self._split()):
                 if self.leaving and not self._request_passes:
                     self._unread.clear()
                     self._arrived.clear()
                     break
-                self._request_piece(self._unread.popleft())
                 if self.crowded:
                     self._send_own_answers()
+                    if self.crowded:
+                        break
+                self._request_piece(self._unread.popleft())
         except MalformedError as fault:
             self.closing = f"the client sent a malformed request: {fault}"
             if self.requests_seen == 0 and begins == TLS_HELLO:
@@ -217,7 +221,7 @@ class Conversation:
         self._send_own_answers()
 
     def _split(self) -> bool:
-        """See to it that there is an unread piece, if more has arrived: a portion at a time, as pieces take memory."""
+        """Have unread pieces, if more has arrived: a portion at a time, as pieces take memory."""
         while self._arrived and not self._unread:
             data = self._arrived.popleft()
             if len(data) > PORTION:
@@ -226,45 +230,50 @@ class Conversation:
         return bool(self._unread)
 
     def _request_piece(self, piece: Piece) -> None:
+        last = piece.last
         if self._request_passes:
             self.to_broker.append(piece.data)
-            self._request_passes = not piece.last
+            self._request_passes = not last
             return
         head: bytes | bytearray
-        if piece.last and not self._head:  # the usual case: it is copied once only
+        if last and not self._head:  # the usual case: it is copied once only
             head = bytes(piece.data)
         else:
             self._head += piece.data
-            if not piece.last and len(self._head) < HEAD_BYTES:
+            if not last and len(self._head) < HEAD_BYTES:
                 return
-            head = bytes(self._head) if piece.last else self._head
+            head = bytes(self._head) if last else self._head
         if self.requests_seen == 0 and (fault := handshake.first_frame(head)) is not None:
             raise MalformedError(fault)
         header = read_request_header(head)
-        if treatment(header.api_key) in GATHERED:
+        how = treatment(header.api_key)
+        gathered = how is not _PASS and how in GATHERED
+        if gathered:
             if piece.size > GATHERED_LIMIT:
                 raise MalformedError(f"a request of API {header.api_key} with {piece.size} bytes")
-            if not piece.last:
+            if not last:
                 return
-        self._head = bytearray()
+        if self._head:
+            self._head = bytearray()
         self.requests_seen += 1
         before = len(self._ledger)
-        self._request(header, head, piece)
+        self._request(header, how, head, piece)
         TRAFFIC.asked(header.api_key, piece.size)
         if len(self._ledger) > before and isinstance(owed := self._ledger[-1], _Expected):
             owed.asked_at = self.now
-            if owed.request is not None:
+            if gathered and owed.request is not None:
                 owed.size = piece.size
                 self._owed += piece.size
 
-    def _request(self, header: RequestHeader, head: bytes | bytearray, piece: Piece) -> None:
-        how = treatment(header.api_key)
-        if how is Treatment.API_VERSIONS and not offers(header.api_key, header.version):
-            self._ledger.append(unsupported_api_versions(header.correlation_id))
-            return
+    def _request(self, header: RequestHeader, how: Treatment, head: bytes | bytearray, piece: Piece) -> None:
         if not offers(header.api_key, header.version):
+            if how is Treatment.API_VERSIONS:
+                self._ledger.append(unsupported_api_versions(header.correlation_id))
+                return
             raise MalformedError(f"API {header.api_key} in version {header.version} is not offered")
-        if how is Treatment.FETCH:
+        if how is _PASS:
+            self._ledger.append(_Expected(header, how))
+        elif how is Treatment.FETCH:
             head = self._fetch_request(header, bytearray(head))
         elif how is Treatment.LIST_OFFSETS:
             offsets = decode_list_offsets_request(head[header.body_at :], header.version)
@@ -461,9 +470,10 @@ class Conversation:
             self.to_client.append(head)
 
     def _must_gather(self, expected: _Expected, size: int) -> bool:
-        match expected.treatment:
-            case Treatment.PASS:
-                return False
+        how = expected.treatment
+        if how is _PASS:
+            return False
+        match how:
             case Treatment.FETCH:
                 small = size <= SMALL_ANSWER and expected.header.version >= 16
                 return expected.hold or (small and expected.request is not None)
@@ -507,7 +517,7 @@ class Conversation:
                 self._login.answer(expected.request, header, payload)
                 self._send([payload])
             case Treatment.API_VERSIONS:
-                self._send([patch_api_versions(payload, header.version, OFFERED, KNOWN)])
+                self._send([payload[:4], offered_versions(payload[4:], header.version)])
             case _:
                 self._endpoints_answer(header, payload)
 

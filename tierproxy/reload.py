@@ -18,7 +18,7 @@ from tierproxy import telemetry
 from tierproxy.clock import Clock
 from tierproxy.config import Config, load_config, warnings
 from tierproxy.config.changes import changes
-from tierproxy.errors import ConfigError
+from tierproxy.errors import ConfigError, Fault
 
 log = logging.getLogger("tierproxy.config")
 
@@ -65,6 +65,9 @@ class ConfigFile:
             found: Config | ConfigError = await asyncio.to_thread(load_config, self._path)
         except ConfigError as error:
             found = error
+        except Exception as error:  # a mapping that is nested too deeply, say; what runs goes on
+            found = ConfigError(str(self._path), [Fault("", f"can't be read: {type(error).__name__}")])
+            log.debug("reading %s", self._path, exc_info=True)
         if _mark(self._path) != mark:  # written while we read: what we have may be half of it
             return
         self._asked.clear()

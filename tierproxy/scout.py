@@ -298,9 +298,8 @@ class Scout:
         lost = sorted(name for name, _ in passing if name in self._archived)
         if lost:
             log.warning(
-                "%d topics are just proxied from now on (%s): what is archived of them is not served any more",
-                len(lost),
-                ", ".join(lost[:3]) + (", …" if len(lost) > 3 else ""),
+                "just proxied from now on: %s; what is archived of that is not served any more",
+                ", ".join(lost[:3]) + (f" and {len(lost) - 3} more topics" if len(lost) > 3 else ""),
             )
         self._archived = {topic.name for topic in archived}
         if self._catalog.wanted:

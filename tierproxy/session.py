@@ -38,6 +38,10 @@ _KIND = re.compile(r"[:\d]")
 MANY = 256
 """Pieces in one write: archived records are a few for each partition, answers that were not patched one or two each."""
 
+UNCOUNTED = 64 << 10
+"""Bytes that a connection keeps out of the metrics, for a second at the most: counting takes longer than a small answer
+does to be written."""
+
 
 class Ports(Protocol):
     """What a session needs of the listener that made it."""
@@ -90,12 +94,13 @@ class Session:
         self._over = False
         self._address: Address | None = None  # of the broker, from when it is connected until it says something
         self._moved_at = 0.0  # when bytes last came, from either side, or were taken by the client
+        self._gathered = 0  # bytes of unfinished messages, as was last noted
         self._untaken = 0  # bytes that the client has not taken, when that was last looked at
         self._begun: tuple[int | None, float] = (None, 0.0)  # the request that is being gathered, and since when
         self._holding: set[asyncio.Task[None]] = set()
         self._lent: Allowance | None = None  # for archived records that the client has not taken yet
         self._loop = asyncio.get_running_loop()
-        self._passed = 0  # bytes that passed and are not in the metric yet
+        self._passed = self._sent = 0  # bytes to the client and to the broker that are not in the metrics yet
         self.client = ClientSide(self)
         self.broker = BrokerSide(self, shared.buffers)
         self.name = "?"
@@ -156,7 +161,7 @@ class Session:
         if self._over:
             return
         self._over = True
-        BYTES_TO_CLIENTS.inc(self._passed)
+        self._count()
         if reason:
             CONNECTIONS_CLOSED.inc()
             self._shared.closings.say(_KIND.split(reason)[0], f"connection of {self.name} closed: {reason}")
@@ -195,6 +200,8 @@ class Session:
         still = (now - self._moved_at) * 1000
         if still:
             self.broker.rest()
+        if self._passed or self._sent:
+            self._count()
         begun, since = self._begun
         if still > self._limits.idle_ms and self._talk.held is None:
             self.end(f"nothing has moved for {still / 1000:.0f} s (limits.idle)")
@@ -238,19 +245,22 @@ class Session:
             return
         if talk.to_broker and self.broker.connected:
             pieces, talk.to_broker = talk.to_broker, []
-            BYTES_TO_BROKERS.inc(sum(len(piece) for piece in pieces))
+            self._sent += sum(map(len, pieces))
             self.broker.transport.writelines(_few(pieces))
         if talk.to_client:
             pieces, talk.to_client = talk.to_client, []
-            BYTES_TO_CLIENTS.inc(sum(len(piece) for piece in pieces) + self._passed)
-            self._passed = 0
+            self._passed += sum(map(len, pieces))
             self.client.transport.writelines(_few(pieces))
+        if self._passed > UNCOUNTED or self._sent > UNCOUNTED:
+            self._count()
         if talk.catalog.wanted or talk.catalog.topics_stale:
             self._shared.wake_scout()
         if talk.closing is not None:
             self.end(talk.closing)
             return
-        self._shared.pressure.note(self, talk.gathered)
+        if (gathered := talk.gathered) != self._gathered:
+            self._gathered = gathered
+            self._shared.pressure.note(self, gathered)
         if talk.to_carry_out and not self.client.full:
             holds, talk.to_carry_out = talk.to_carry_out, []
             for hold in holds:
@@ -259,12 +269,21 @@ class Session:
                 task.add_done_callback(self._hold_ended)
         self._flow()
 
+    def _count(self) -> None:
+        BYTES_TO_CLIENTS.inc(self._passed)
+        BYTES_TO_BROKERS.inc(self._sent)
+        self._passed = self._sent = 0
+
     def _flow(self) -> None:
         """Pause and resume reading, by the rules above."""
-        pressed = self._shared.pressure.must_wait(self)
-        crowded = self.client.full or self.broker.full or self._talk.crowded
-        self.client.pause_reading(pressed or crowded or not self.broker.connected)
-        self.broker.pause_reading(pressed or self.client.full or not self._talk.listens)
+        pressed = self._gathered > 0 and self._shared.pressure.must_wait(self)
+        full = pressed or self.client.full
+        wait = full or self.broker.full or self._talk.crowded or not self.broker.connected
+        if wait is not self.client.paused:
+            self.client.pause_reading(wait)
+        wait = full or not self._talk.listens
+        if wait is not self.broker.paused:
+            self.broker.pause_reading(wait)
 
     def carry_on(self) -> None:
         """One side takes bytes again: what waited for that goes on, a held answer too."""

@@ -22,6 +22,7 @@ OTHERS = frozenset(
         "git",
         "helm",
         "kubectl",
+        "podman",
         "python",
         "python3",
         "rm",

@@ -67,6 +67,7 @@ class Gateway:
         self._brokers = brokers
         self._directory = directory
         self._limits = limits or LimitsConfig()
+        self._archived: tuple[str, ...] = ("cold.",)  # what names of archived topics begin with
         self._policy = TopicPolicy.model_validate({"match": ARCHIVED, "archive": "main", "on_gap": on_gap})
         self._config_clock = SystemClock()
         self._config = Config.model_validate(
@@ -87,7 +88,7 @@ class Gateway:
         self._chunks = Chunks(self.tasks, 1 << 20, ByteBudget(1 << 20))
         self.port = free_ports(PORTS)
         self.addresses = Addresses("127.0.0.1", self.port)
-        self.catalog = Catalog(lambda name: name.startswith("cold."), True)
+        self.catalog = Catalog(lambda name: name.startswith(self._archived), True)
         self.listener = Listener(
             "127.0.0.1", self.addresses, self._brokers.bootstrap, self.catalog, self._limits, self.tasks
         )
@@ -131,7 +132,17 @@ class Gateway:
         self._chunks.close()
 
     def _policy_for(self, topic: str, internal: bool) -> TopicPolicy | None:
-        return self._policy if topic.startswith("cold.") and not internal else None
+        return self._policy if topic.startswith(self._archived) and not internal else None
+
+    def archive_also(self, beginning: str) -> None:
+        """Another configuration is in force: topics whose names begin so are archived as well."""
+        self._archived = (*self._archived, beginning)
+        self.catalog.policies_changed(True)
+
+    def archive_nothing(self) -> None:
+        """Another configuration is in force: all topics are just proxied."""
+        self._archived = ()
+        self.catalog.policies_changed(False)
 
     # -- clients ----------------------------------------------------------------------------------------------------
 

@@ -193,3 +193,34 @@ async def test_sessions(brokers: FakeCluster, gateway: Gateway, client: Connecti
         answer = await client.ask(ApiKey.FETCH, version, **fetch_fields(version, [], session=(0, -1), max_wait=LONG))
         assert (answer.error_code, answer.responses) == (NONE, [])
     assert {(each.message.session_id, each.message.session_epoch) for each in brokers.asked(ApiKey.FETCH)} == {(0, -1)}
+
+
+@pytest.mark.parametrize("version", [10, 13], ids=["by name", "by id"])
+async def test_a_topic_that_a_new_policy_archives_is_never_out_of_range(
+    brokers: FakeCluster, gateway: Gateway, client: Connection, version: int
+) -> None:
+    """Its client knows it as one that just passes, and it is trimmed the moment after."""
+    topic = brokers.create_topic("plain.t")
+    batches = fill(topic[0], 3)
+    ask = Ask("plain.t", 0, 0) if version < 13 else Ask(topic.topic_id, 0, 0)
+    assert (await read_until(client, version, ask)).records
+    await gateway.scout.topics_now()
+    assert not gateway.catalog.might_be_archived(topic.topic_id)
+    gateway.archive_also("plain.")
+    await gateway.archive(topic[0], upto=20)
+    found = await read_until(client, version, ask)
+    assert (found.error, found.records[: len(batches[0])] if found.records else b"") == (NONE, batches[0])
+
+
+async def test_a_topic_that_no_policy_archives_any_more_just_passes(
+    brokers: FakeCluster, gateway: Gateway, client: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a restart with such a configuration; it is said."""
+    topic = brokers.create_topic("cold.t")
+    fill(topic[0], 3)
+    await gateway.archive(topic[0], upto=20)
+    assert (await read_until(client, 10, Ask("cold.t", 0, 0))).records
+    gateway.archive_nothing()
+    while "just proxied from now on: cold.t;" not in caplog.text:
+        await client.fetch(10, Ask("cold.t", 0, 0), max_wait=10)
+    assert (await read_until(client, 10, Ask("cold.t", 0, 0))).error == OUT_OF_RANGE

@@ -174,7 +174,7 @@ def test_a_plan_says_what_it_may_not_know(kafka: Cluster, tmp_path: Path) -> Non
     answer = json.loads(done.stdout)
     topic = answer["policies"][0]["topics"][0]
     assert topic["compression"] is None
-    assert topic["partitions"][0]["sized_by"] == "measured"
+    assert topic["partitions"][0]["offset_bytes"]["source"] == "measured"
     assert (topic["total"]["backlog_offsets"], topic["total"]["unpressed"]) == (100, 1)
     assert topic["total"]["freed_bytes"] == topic["total"]["disk_bytes"] > 0
     told = ("no sample of sealed: can't be fetched: TOPIC_AUTHORIZATION_FAILED", "settings of sealed can't be read")

@@ -63,7 +63,7 @@ def test_what_is_planned_comes_true(kafka: Cluster, tmp_path: Path) -> None:
     assert before[0] == {}
     planned = answer["total"]
     assert (planned["backlog_offsets"], planned["unknown"], planned["unpressed"]) == (2 * RECORDS * PARTITIONS, 0, 0)
-    assert {(part["sized_by"], part["exact"]) for part in partitions(answer)} == {("measured", False)}
+    assert {(part["offset_bytes"]["source"], part["exact"]) for part in partitions(answer)} == {("measured", False)}
 
     with proxy:
         assert proxy.process is not None

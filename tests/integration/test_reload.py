@@ -109,6 +109,8 @@ def test_policies_change_while_it_runs(stage: Stage, proxy: Proxy) -> None:
     assert_same(log, READERS["librdkafka"](proxy.bootstrap, topic, log))
 
     put(volume, {**proxy.config, "topics": []})
-    wait_for(lambda: "are just proxied from now on" in proxy.log(), seconds=60, what="end of the archive's service")
+    wait_for(
+        lambda: "just proxied from now on: reload." in proxy.log(), seconds=60, what="end of the archive's service"
+    )
     assert refused(proxy, "restart") == ["0.0"]
     assert "Traceback" not in proxy.log()

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import Block
 from tests.kit import admin
 from tests.kit.golang import NoGo
 from tests.kit.kafka import Cluster
 from tests.kit.s3 import S3Server
 from tests.walk import places
-from tests.walk.steps import Begin, Consume, Repeat, Run, Write, steps
+from tests.walk.steps import Begin, Consume, Repeat, Run, Write, step_of, steps
 from tests.walk.walker import Walker, origin
 
 NUMBER = 100_000
@@ -34,6 +35,7 @@ def walker(tmp_path: Path, kafka: Cluster, s3: S3Server, said: list[str]) -> Ite
         yield walker
 
 
+@pytest.mark.timeout(900)
 def test_readme_leads_from_an_empty_directory_to_records_from_the_archive(
     walker: Walker, kafka: Cluster, said: list[str]
 ) -> None:
@@ -54,6 +56,16 @@ def test_readme_leads_from_an_empty_directory_to_records_from_the_archive(
     assert "all of them, from the archive" in "\n".join(said)
     assert ways >= 3
     assert walker.unused == set()
+
+    # What README says in passing of how to be rid of it all.
+    admin.delete_topic(kafka.bootstrap, TOPIC)
+    remove = f"""
+        said=$(.venv/bin/tierproxy archive rm {TOPIC} --config config.yaml 2>&1) || true
+        id=$(echo "$said" | sed -n 's/.*--topic-id: \\([^ ,]*\\).*/\\1/p')
+        .venv/bin/tierproxy archive rm {TOPIC} --topic-id "$id" --yes --config config.yaml
+        .venv/bin/tierproxy archive ls --config config.yaml 2>&1
+    """
+    walker.do(step_of(Block(Path(__file__), 0, "sh", remove, "walk: until it shows nothing is archived yet")))
 
 
 def test_the_walk_has_every_kind_of_step() -> None:

@@ -231,6 +231,21 @@ def test_a_stop_under_load_lets_answers_out(stage: Stage, proxy: Proxy, history:
     assert "Traceback" not in proxy.log()
 
 
+def test_who_is_told_to_stop_says_so_and_serves_on_until_told_twice(
+    stage: Stage, proxy: Proxy, history: tuple[str, Log]
+) -> None:
+    topic, log = history
+    assert proxy.stop() == 0
+    proxy.write_config({**proxy.config, "listen": {**proxy.config["listen"], "drain_delay": "10m"}})
+    proxy.start()
+    assert proxy.process is not None
+    os.kill(proxy.process.pid, signal.SIGTERM)  # the supervisor alone, as Kubernetes does it
+    wait_for(lambda: proxy.get("/ready")[0] == 503, seconds=60, what="/ready that says no")
+    assert "stopping, 600 s after being told to" in proxy.get("/ready")[1]
+    assert_same(log, READERS["librdkafka"](proxy.bootstrap, topic, log))
+    assert proxy.stop() == 0
+
+
 def test_a_killed_archiver_is_replaced_and_archiving_goes_on(
     stage: Stage, proxy: Proxy, history: tuple[str, Log]
 ) -> None:

@@ -3,13 +3,16 @@
 Helm and kubeconform are made by `go install`, which takes some minutes the first time. The Go that makes Helm leaves it
 without the number of a Kubernetes version, so one is always named.
 
+    python -m tests.kit.chart tools  builds them
     python -m tests.kit.chart        makes anew what follows from something else: in values.schema.json, README.md
 """
 
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -159,6 +162,17 @@ def _leaves(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, s
 
 _WHOLE = ("resources", "podSecurityContext", "securityContext", "labels")
 
+
+def tools_are_here() -> bool:
+    """Whether nothing is left to be built."""
+    return all(golang.installed(*each).exists() for each in (HELM, KUBECONFORM))
+
+
 if __name__ == "__main__":
-    SCHEMA.write_text(schema_text())
-    README.write_text(readme_text())
+    if "tools" in sys.argv[1:]:
+        with suppress(golang.NoGo):
+            helm_program()
+            kubeconform_program()
+    else:
+        SCHEMA.write_text(schema_text())
+        README.write_text(readme_text())

@@ -44,11 +44,14 @@ def read_with_java(
     return log
 
 
-def read_as_group(bootstrap: str, topic: str, group: str, number: int, *, protocol: str) -> list[Record]:
+def read_as_group(
+    bootstrap: str, topic: str, group: str, number: int, *, protocol: str, seconds: float = 90
+) -> list[Record]:
     """`number` records as a member of `group`, which commits them on leaving. `protocol`: classic or consumer."""
     return _run(
         *(bootstrap, topic, number, "--from-beginning", "--group", group),
         *("--command-property", f"group.protocol={protocol}"),
+        seconds=seconds,
     )
 
 
@@ -70,14 +73,16 @@ def console_command(bootstrap: str, topic: str, number: int, *more: str, jvm: Se
     )
 
 
-def _run(bootstrap: str, topic: str, number: int, *more: str, jvm: Sequence[str] = ()) -> list[Record]:
+def _run(
+    bootstrap: str, topic: str, number: int, *more: str, jvm: Sequence[str] = (), seconds: float = 90
+) -> list[Record]:
     command = console_command(bootstrap, topic, number, *more, jvm=jvm)
     with TemporaryDirectory() as directory:
         # Its words go to standard error, which would mix with the records; a shell splits them.
         printed, said = Path(directory, "out"), Path(directory, "err")
         process = Process("console consumer", ["sh", "-c", 'exec "$@" >"$0"', printed, *command], log=said)
         try:
-            process.wait_until(lambda: not process.alive, seconds=90, what="end")
+            process.wait_until(lambda: not process.alive, seconds=seconds, what="end")
         finally:
             process.kill()
         if process.returncode != 0:

@@ -125,7 +125,7 @@ class Walker:
             said = self._type(text, step, may_fail=True)
             return said is not None and re.search(shows, said) is not None
 
-        wait_for(shown, seconds=PATIENCE, what=f"{shows or 'success'} of {step.block}", pause=0.5)
+        wait_for(shown, seconds=PATIENCE, what=f"{shows or 'success'} of {step.block}", pause=1)
 
     def _consume(self, text: str, step: Step) -> list[str]:
         language = step.block.language

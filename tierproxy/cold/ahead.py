@@ -42,7 +42,8 @@ class ReadAhead:
         share = self._chunks.stored_capacity * 2 // 3 // self._streams.active(asyncio.get_running_loop().time())
         if last.chunk.stored_size > 2 * share:
             return  # as in _unpack
-        most = READ_JOIN_BYTES if stream.pace < 0 else READ_WHOLE_BYTES + READ_WHOLE_BYTES // GROWTH
+        whole = stream.pace >= 0 and last.segment.entry.stored_size <= READ_WHOLE_BYTES  # most are of one size
+        most = READ_WHOLE_BYTES + READ_WHOLE_BYTES // GROWTH if whole else READ_JOIN_BYTES
         window = stream.window(self._chunks.read_seconds, most, share)
         if stream.ahead < window // 2 or stream.ahead + READ_JOIN_BYTES <= window:
             stream.filling = True

@@ -36,6 +36,7 @@ from tierproxy.routing.fetch import ColdAnswer, Facts, Refused, Verdict, judge
 from tierproxy.routing.holds import FetchHold
 from tierproxy.tasks import Tasks
 from tierproxy.telemetry import COLD_FETCH_SECONDS, COLD_FETCHES, HOLES_MET, OncePerChange, Seldom
+from tierproxy.tracing import active, note, traced
 
 log = logging.getLogger("tierproxy.cold")
 
@@ -81,6 +82,19 @@ def _outcome(answers: list[ColdAnswer]) -> str:
     return "empty" if ErrorCode.NONE in answers else "out_of_range"
 
 
+def _about(hold: FetchHold) -> dict[str, str | int]:
+    """What its span says of a fetch: of several partitions the first one."""
+    first = hold.refused[0]
+    topic = first.topic if isinstance(first.topic, str) else topic_id_text(first.topic)
+    return {
+        "topic": first.tier.pid.topic if first.tier is not None else topic,
+        "partition": first.partition,
+        "offset": first.offset,
+        "partitions": len(hold.refused),
+        "client.id": hold.client.client_id,
+    }
+
+
 class ColdAnswers:
     """Finishes held answers; `fetch` and `offsets` return the payload to send."""
 
@@ -107,11 +121,14 @@ class ColdAnswers:
 
     # -- fetches ----------------------------------------------------------------------------------------------------
 
+    @traced("cold fetch")
     async def fetch(self, hold: FetchHold) -> tuple[list[Buffer], Allowance]:
         """The finished answer, at the latest when the request's max_wait is over, or a moment for facts if longer.
 
         The allowance is for the caller to end, when the answer's bytes have gone.
         """
+        if active():
+            note(**_about(hold))
         claim = await self._throttle.admit(hold)
         wish = max(2 * hold.request.max_bytes, LEAST_WISH)
         ON_BEHALF_OF.set(hold.client)
@@ -149,8 +166,11 @@ class ColdAnswers:
         self._throttle.tell(hold, claim)
         room.keep(sum(each.held for each in answers if isinstance(each, ReadyRecords)))
         COLD_FETCHES.inc()
-        COLD_FETCH_SECONDS.labels(_outcome(answers)).observe(loop.time() - began)
-        return encode_fetch_response(hold.response)
+        outcome, payload = _outcome(answers), encode_fetch_response(hold.response)
+        COLD_FETCH_SECONDS.labels(outcome).observe(loop.time() - began)
+        if active():
+            note(outcome=outcome, bytes=sum(len(part) for part in payload), waited=loop.time() - hold.asked_at)
+        return payload
 
     def _answers_in_memory(
         self, refused: list[Refused], order: list[int], room: Allowance
@@ -325,6 +345,7 @@ class ColdAnswers:
             )
         return found
 
+    @traced("facts")
     async def _verdict(self, tier: Tier, question: Refused) -> tuple[Verdict, Manifest | None]:
         """Judge with what is known and, where that isn't enough, with facts younger than the refusal.
 

@@ -28,6 +28,7 @@ from tierproxy.cold.stored import ChunkId, StoredChunks
 from tierproxy.errors import TierproxyError
 from tierproxy.tasks import Tasks
 from tierproxy.telemetry import DAMAGED_READS, MEMORY_CACHE_BYTES, MEMORY_CACHE_LIMIT, MEMORY_CACHE_READS
+from tierproxy.tracing import traced
 
 T = TypeVar("T")
 
@@ -107,6 +108,7 @@ class Chunks:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    @traced("unpack")
     async def in_thread(self, work: Callable[..., T], *args: object) -> T:
         """Do `work` off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
@@ -138,6 +140,7 @@ class Chunks:
         task.add_done_callback(lambda _: self._index_flights.pop(segment.key, None))
         return task
 
+    @traced("index")
     async def _read_index(self, segment: Located, whole: bool) -> SegmentIndex:
         end = segment.entry.stored_size
         start = 0 if whole or end <= self._small_segment else end - segment.entry.index_size
@@ -320,9 +323,10 @@ class Chunks:
         self._stored.put(key, first, chunks, data)
 
     def _make_room(self) -> None:
-        """Also for what is on its way, as long as there is enough left of what has come."""
-        self._stored.fit(max(self._memory * 5 // 8, self.stored_capacity - self._coming))
+        """Also for what is on its way, but for three eighths that what has come may keep."""
+        self._stored.fit(max(self._memory * 3 // 8, self.stored_capacity - self._coming))
 
+    @traced("read")
     async def _read(self, segment: Located, start: int, end: int) -> Buffer:
         async with self._budget.lend(end - start):
             began = asyncio.get_running_loop().time()

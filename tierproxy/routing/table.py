@@ -5,7 +5,9 @@ ApiVersions, because the next one that carries endpoints would leak a broker's a
 """
 
 from enum import Enum
+from functools import lru_cache
 
+from protocol.api_versions import patch_api_versions
 from protocol.apis import ApiKey
 
 
@@ -58,8 +60,20 @@ ENDPOINTS_SINCE: dict[int, int] = {ApiKey.PRODUCE: 10}
 """The first version of an answer that carries endpoints, where that isn't the first version at all (KIP-951)."""
 
 
+_CORRELATION_ID = 4
+
+
 def treatment(key: int) -> Treatment:
     return TREATMENTS.get(key, Treatment.PASS)
+
+
+@lru_cache(maxsize=16)
+def offered_versions(said: bytes, version: int) -> bytes:
+    """ApiVersions' answer without its correlation id, cut down to what we offer. Raises MalformedError.
+
+    Brokers say the same to everybody, and everybody asks at the beginning of each connection.
+    """
+    return patch_api_versions(bytes(_CORRELATION_ID) + said, version, OFFERED, KNOWN)[_CORRELATION_ID:]
 
 
 def offers(key: int, version: int) -> bool:

@@ -203,7 +203,7 @@ DAMAGED_READS = Counter(
 
 CONFIG_READS = Counter(
     "tierproxy_config_reads",
-    "Times the configuration file was read again, by what came of it: applied, unchanged, refused",
+    "Times the configuration file was read, the first included, by what came of it: applied, unchanged, refused",
     ["result"],
 )
 CONFIG_READ_AT = gauge(

@@ -1,6 +1,6 @@
 """The Helm chart: what it renders is what Kubernetes and tierproxy take, and what can't work is refused.
 
-Helm and kubeconform are built by Go. Where there is no Go, or it can't bring them, these tests are skipped and say so.
+Helm and kubeconform are built by Go; without it these tests are skipped.
 """
 
 import json
@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.kit import golang, kubernetes
+from tests.kit import kubernetes
 from tests.kit.certificates import Authority
-from tests.kit.chart import CHART, EXAMPLE, Manifest, Refused, helm, helm_program, of_kind, render
+from tests.kit.chart import CHART, README, Manifest, Refused, helm, of_kind, render
 from tierproxy.config import Config, parse_config
 
-pytestmark = pytest.mark.timeout(1200)  # the first time, Helm is built
+pytestmark = [
+    pytest.mark.usefixtures("helm_is_here"),
+    pytest.mark.timeout(1200),  # the first time, Helm may still be being built
+]
 
 BASE: dict[str, Any] = {
     "image": {"repository": "registry.example.com/tierproxy"},
@@ -68,7 +71,10 @@ GOOD: dict[str, dict[str, Any]] = {
             "monitoring": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
             "egress": [{"ports": [{"port": 9092}]}],
         },
-        "monitoring.serviceMonitor.enabled": True,
+        "monitoring.serviceMonitor": {
+            "enabled": True,
+            "endpoint": {"authorization": {"credentials": {"name": "a", "key": "b"}}},
+        },
         "monitoring.prometheusRule.enabled": True,
         "monitoring.dashboard.enabled": True,
         "extraEnv": [{"name": "AWS_REGION", "value": "eu-central-1"}],
@@ -132,14 +138,6 @@ def made(changes: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _tools() -> None:
-    try:
-        helm_program()
-    except golang.NoGo as no:
-        pytest.skip(f"Helm is built by Go: {no}")
-
-
 @pytest.fixture(scope="session")
 def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("schemas")
@@ -149,8 +147,9 @@ def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is at SECRETS in a pod."""
     folder = tmp_path_factory.mktemp("secrets")
-    for name in ("listen-tls", "s3"):
+    for name in ("listen-tls", "s3", "kafka"):
         (folder / name).mkdir()
+    (folder / "kafka" / "password").write_text("secret")
     for name in ("access-key", "secret-key"):
         (folder / "s3" / name).write_text("secret")
     certificate = Authority(tmp_path_factory.mktemp("authority")).issue("kafka.example.com")
@@ -303,6 +302,19 @@ def test_secrets_are_references() -> None:
     assert not of_kind(manifests, "Secret")
 
 
+def test_the_values_in_the_readme_work(schemas: Path, secrets: Path) -> None:
+    blocks = README.read_text().split("```yaml\n")[1:]
+    smallest, of_secrets = (yaml.safe_load(block.partition("```")[0]) for block in blocks[:2])
+    manifests = render(smallest)
+    assert kubernetes.faults(manifests, kubernetes.NEWEST, schemas) == []
+    assert configurations(manifests, secrets).keys() == {"gateway", "archiver"}
+    both = {**smallest, **of_secrets, "config": {**smallest["config"]}}
+    both["config"]["cluster"] = smallest["config"]["cluster"] | of_secrets["config"]["cluster"]
+    account = configurations(render(both), secrets)["archiver"].cluster.security.sasl
+    assert account is not None
+    assert account.password_file == secrets / "kafka" / "password"
+
+
 def test_alerts_and_dashboard_are_those_of_the_chart(tmp_path: Path) -> None:
     """With files of the test's own: what Prometheus writes with braces is not for Helm to fill in."""
     chart = tmp_path / "tierproxy"
@@ -328,13 +340,9 @@ def test_alerts_and_dashboard_are_those_of_the_chart(tmp_path: Path) -> None:
     assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
 
 
-def test_the_example_puts_tierproxy_beside_a_consumer(tmp_path: Path, schemas: Path, secrets: Path) -> None:
-    chart = tmp_path / "examples" / EXAMPLE.name
-    copytree(CHART, tmp_path / "tierproxy")
-    copytree(EXAMPLE, chart, ignore=ignore_patterns("charts"))
-    helm("dependency", "update", chart)
-    assert "0 chart(s) failed" in helm("lint", "--strict", chart, "--kube-version", kubernetes.NEWEST)
-    manifests = render({}, chart)
+def test_the_example_puts_tierproxy_beside_a_consumer(example: Path, schemas: Path, secrets: Path) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", example, "--kube-version", kubernetes.NEWEST)
+    manifests = render({}, example)
     assert kubernetes.faults(manifests, kubernetes.NEWEST, schemas) == []
     assert [each["kind"] for each in manifests] == ["ConfigMap", "Deployment"]
     listen = configurations(manifests, secrets)["sidecar"].listen

@@ -3,11 +3,13 @@
 Every block has a language, and every language has its check here, so a block that no check knows fails.
 """
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client import REGISTRY
 
 from tests.clients.tools import TOOLS
@@ -40,10 +42,21 @@ def check_command(words: list[str]) -> None:
         assert set(asked) <= targets(), " ".join(words)
     else:
         assert name in OTHERS | KAFKA_SCRIPTS, f"nobody checks what {name} does"
+        if name in ("helm", "podman"):
+            ours = [word for word in words if word.startswith("helm/") or word == "Containerfile"]
+            assert all((PROJECT / word).exists() for word in ours), " ".join(words)
 
 
 def configuration(block: Block) -> None:
-    assert complaints(block.text) == []
+    """Tierproxy's own, whole or a piece, unless a comment before it says that it is for something else."""
+    if block.note.startswith("for "):
+        assert list(yaml.safe_load_all(block.text))
+    else:
+        assert complaints(block.text) == []
+
+
+def data(block: Block) -> None:
+    json.loads(block.text)
 
 
 def picture(block: Block) -> None:
@@ -110,6 +123,7 @@ def properties(block: Block) -> None:
 CHECKS: dict[str, Callable[[Block], None]] = {
     "sh": shell,
     "yaml": configuration,
+    "json": data,
     "": picture,
     "python": python,
     "go": go,
@@ -118,11 +132,15 @@ CHECKS: dict[str, Callable[[Block], None]] = {
 }
 
 
+def check(block: Block) -> None:
+    assert block.language in CHECKS, f"{block}: no check knows ```{block.language}"
+    CHECKS[block.language](block)
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_every_block_is_right(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIERPROXY_CONFIG", "config.yaml")
-    assert block.language in CHECKS, f"{block}: no check knows ```{block.language}"
-    CHECKS[block.language](block)
+    check(block)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -138,6 +156,8 @@ def test_what_stands_between_backticks_is_right(document: Path) -> None:
             assert complaints(configured) == [], text
         elif is_path(text):
             assert exists(text), f"there is no key {text}"
+        elif re.fullmatch(r"(docs|protocol|tests|tierproxy)/[\w./-]+", text):
+            assert (PROJECT / text).exists(), text
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -169,6 +189,12 @@ def test_the_log_lines_it_explains_are_ours() -> None:
         assert any(line.strip("… ") in said for said in sayings()), f"tierproxy never says {line!r}"
 
 
+def test_comments_before_blocks_are_understood() -> None:
+    """`walk …` (see tests/walk), or `for Kubernetes`, `for Prometheus` and the like before YAML that is not ours."""
+    for block in BLOCKS:
+        assert re.fullmatch(r"|walk(: .+)?|for [A-Z]\w+.*", block.note), block
+
+
 def test_no_block_is_overlooked() -> None:
     fences = sum(document.read_text().count("```") for document in DOCUMENTS)
     assert fences == 2 * len(BLOCKS)
@@ -185,6 +211,28 @@ def test_a_wrong_line_is_found() -> None:
     assert exists("topics[].segment.age")
     with pytest.raises(AssertionError, match="nobody checks what sudo does"):
         check_command(["sudo", "rm", "x"])
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("rust", "fn main() {}\n"),
+        ("sh", "tierproxy serv --config c\n"),
+        ("sh", "make everything\n"),
+        ("sh", "kafka-topic.sh --list\n"),
+        ("", "$ make demo\n"),
+        ("yaml", "topics: [{match: a, archive: nowhere}]\n"),
+        ("python", "from kafka import\n"),
+        ("python", f"spark.readStream.format('kafka').option('kafka.bootstrap', '{ADDRESS}').load()\n"),
+        ("go", f'kgo.SeedBrokers("{ADDRESS}")\n'),
+        ("java", f'KafkaSource.builder().setBootstrap("{ADDRESS}")\n'),
+        ("properties", f"bootstrap.server={ADDRESS}\n"),
+        ("json", "{a: 1}\n"),
+    ],
+)
+def test_a_wrong_block_is_found(language: str, text: str) -> None:
+    with pytest.raises((AssertionError, SyntaxError, ValueError)):
+        check(Block(README, 1, language, text))
 
 
 def test_there_is_something_to_test() -> None:

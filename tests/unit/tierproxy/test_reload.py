@@ -149,6 +149,17 @@ async def test_a_broken_file_is_told_once_with_every_fault_and_changes_nothing(
     assert sample("read_timestamp_seconds", result="applied") == 1_000
 
 
+async def test_a_file_that_nobody_could_foresee_is_a_broken_one(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    followed = Followed(path)
+    path.write_text(text(more=f"limits: {'[' * 5_000}"))
+    await followed.looks(3)
+    assert followed.put == []
+    assert caplog.messages[1:] == ["configuration: can't be read: RecursionError"]
+    path.write_text(text(level=9))
+    await followed.looks()
+    assert followed.levels == [9]
+
+
 async def test_a_file_that_is_gone_changes_nothing(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     followed = Followed(path)
     path.unlink()

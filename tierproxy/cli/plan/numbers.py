@@ -111,7 +111,8 @@ class Numbers(Sum):
 @dataclass(frozen=True, slots=True)
 class PartitionPlan:
     """Offsets, -1 where nothing is known. `trim_to` is where the broker's log would begin with all archived, `trim_now`
-    with what is archived already. `exact`: `trim_to` depends on no segment that is still to be made.
+    with what is archived already. `exact`: `trim_to` depends on no segment that is still to be made. `sized`: bytes of
+    log for an offset.
     """
 
     index: int
@@ -124,7 +125,7 @@ class PartitionPlan:
     trim_to: int = -1
     exact: bool = True
     expire_to: int = -1
-    sized_by: str = ""
+    sized: Estimate | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ def _partition_json(part: PartitionPlan) -> dict[str, Any]:
         "trim_to": _or_none(part.trim_to),
         "exact": part.exact,
         "expire_to": _or_none(part.expire_to),
-        "sized_by": part.sized_by or None,
+        "offset_bytes": {"value": round(part.sized.value, 1), "source": part.sized.source} if part.sized else None,
         "numbers": _numbers_json(part.numbers),
     }
 
@@ -267,7 +267,8 @@ def _bases(config: Config, plan: Plan) -> Iterable[str]:
     sizes: dict[str, int] = {}
     for topic in plan.topics:
         for part in topic.partitions:
-            sizes[part.sized_by] = sizes.get(part.sized_by, 0) + 1
+            source = part.sized.source if part.sized is not None else ""
+            sizes[source] = sizes.get(source, 0) + 1
     yield "  bytes for an offset: " + _counted(sizes, "partition")
     ratios: dict[str, int] = {}
     for topic in plan.topics:

@@ -63,7 +63,7 @@ class TopicJudge:
             trim_to=trim_later,
             exact=trim_later <= archived_to or trim_later in (trim_now, log.stable_end),
             expire_to=expire_to,
-            sized_by=dense.source if dense is not None else "",
+            sized=dense,
         )
 
     def _unknown(self, index: int, problem: str, log: LogFacts | None = None) -> PartitionPlan:
@@ -143,9 +143,10 @@ class TopicJudge:
         history = has.plain_bytes - has.expire_bytes + plain
         kept = has.stored_bytes - has.expire_stored + stored
         months = month * self.months
-        later = self._limited(policy.keep_in_archive, history + months, month)
+        span = self._span(log, shelf)
+        later = self._left(policy.keep_in_archive, history, span, month)
         share = later / (history + months) if history + months else 0.0
-        on_brokers = self._limited(self._stays(tp.topic), log_bytes - trim_bytes + months, month)
+        on_brokers = self._left(self._stays(tp.topic), log_bytes - trim_bytes, self._span(log, None), month)
         rates, config = self._rates(has), self.config
 
         def costs(brokers: float, in_store: float, whole: float) -> Costs:
@@ -231,14 +232,20 @@ class TopicJudge:
         sizes = [each for each in (size, keep.bytes) if each is not None and each >= 0]
         return Keep(time_ms=min(times, default=None), bytes=min(sizes, default=None))
 
-    def _limited(self, keep: Keep, size: float, month_bytes: float) -> float:
-        """So many bytes of a log that grows by so many a month, as far as they stay."""
-        limits = [size]
+    def _span(self, log: LogFacts, shelf: Shelved | None) -> int | None:
+        """Over how many ms what there is was written; None: not known."""
+        oldest = [each for each in (log.first_ms, shelf.first_ms if shelf is not None else -1) if each >= 0]
+        return max(1, self.facts.at_ms - min(oldest)) if oldest else None
+
+    def _left(self, keep: Keep, size: float, span_ms: int | None, month_bytes: float) -> float:
+        """Bytes there will be later, of the `size` that came evenly in a span, and of what will come."""
+        ahead, old, new = self.months * MONTH_MS, size, month_bytes * self.months
         if keep.time_ms is not None:
-            limits.append(month_bytes * keep.time_ms / MONTH_MS)
-        if keep.bytes is not None:
-            limits.append(keep.bytes)
-        return min(limits)
+            left_ms = max(0, keep.time_ms - ahead)
+            span_ms = min(span_ms, keep.time_ms) if span_ms is not None else None  # what is older goes at once
+            old *= min(1.0, left_ms / span_ms) if span_ms else float(left_ms > 0)
+            new = month_bytes * min(keep.time_ms, ahead) / MONTH_MS
+        return min(old + new, keep.bytes) if keep.bytes is not None else old + new
 
     def _setting(self, topic: str, name: str, otherwise: int) -> int:
         text = self.facts.settings.get(topic, {}).get(name, "")

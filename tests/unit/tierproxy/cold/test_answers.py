@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import REGISTRY
 
 from protocol.errors import ErrorCode
@@ -31,6 +34,7 @@ from tierproxy.routing.fetch import Refused, Verdict
 from tierproxy.routing.holds import Client, FetchHold, OffsetsHold
 from tierproxy.routing.offsets import Question
 from tierproxy.telemetry.conditions import CHANGES
+from tierproxy.tracing import use
 
 
 @dataclass
@@ -337,6 +341,31 @@ async def test_readers_at_a_hole_do_not_fill_the_log(
         assert records
     assert holes_met() >= met + 50
     assert 0 < len(caplog.records) <= CHANGES
+
+
+async def test_a_traced_fetch_says_who_asked_for_what_and_where_it_came_from(stage: Stage) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    use(provider.get_tracer("test"))
+    try:
+        hold = replace(stage.hold(150, since=1.0), client=Client("app", "alice", "10.0.0.1"))
+        ((error, records),) = await stage.fetch(hold)
+        assert (error, records[:20]) == (0, BATCHES[15][:20])
+    finally:
+        use(None)
+    spans = exporter.get_finished_spans()
+    (fetch,) = [span for span in spans if span.name == "cold fetch"]
+    about: dict[str, Any] = dict(fetch.attributes or {})
+    assert {name: about[name] for name in ("topic", "partition", "offset", "client.id", "outcome")} == {
+        "topic": PID.topic, "partition": 0, "offset": 150, "client.id": "app", "outcome": "records"
+    }  # fmt: skip
+    assert about["bytes"] >= len(records)
+    assert 1.0 <= about["waited"] < 60.0
+    assert "alice" not in str([span.attributes for span in spans]), "who is who is nobody's business"
+    assert {"index", "read", "unpack", "facts"} <= {span.name for span in spans}
+    assert {span.attributes["source"] for span in spans if span.name == "read" and span.attributes} == {"store"}
+    assert fetch.context is not None
+    assert all(span.context and span.context.trace_id == fetch.context.trace_id for span in spans)
 
 
 # -- names ------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tierproxy.workers.channel import Channel, Message
+from tierproxy.config import parse_config
+from tierproxy.workers.channel import Channel, Message, packed, unpacked
 
 
 class End:
@@ -95,3 +96,20 @@ async def test_sockets_that_nobody_asked_for_are_closed_with_the_channel(ends: t
     there.channel.close()
     with ours:
         assert ours.recv(1) == b""
+
+
+async def test_a_configuration_comes_through_with_its_secrets(ends: tuple[End, End]) -> None:
+    config = parse_config(
+        "cluster: {name: c, bootstrap: [b:1]}\nlisten: {advertised_host: x}\ndefaults: {archive: a}\n"
+        "archives: {a: {url: 's3://bucket', access_key: k, secret_key: topsecret}}\n"
+        f"topics: [{', '.join(f'{{match: t{number}}}' for number in range(2_000))}]"
+    )
+    here, there = ends
+    here.channel.say({"config": packed(config)})
+    message, _ = await there.heard.get()
+    come = unpacked(message["config"])
+    assert come == config
+    secret = come.archives["a"].secret_key
+    assert secret is not None
+    assert secret.get_secret_value() == "topsecret"
+    assert come.topics[7].origin("archive") == "defaults"

@@ -45,7 +45,7 @@ def test_nothing_is_archived_yet() -> None:
     assert plan.ok
     assert plan.topics[0].ratio == Estimate(2.0, SAMPLE)
     assert (part.log_start, part.archived_to, part.stable_end) == (100, 100, 1100)
-    assert (part.trim_now, part.trim_to, part.exact, part.sized_by) == (100, 1100, True, MEASURED)
+    assert (part.trim_now, part.trim_to, part.exact, part.sized) == (100, 1100, True, Estimate(KIB, MEASURED))
     numbers = part.numbers
     assert (numbers.backlog_offsets, numbers.backlog_bytes, numbers.backlog_objects) == (1000, 1000 * KIB, 4)
     assert numbers.backlog_stored == 500 * KIB
@@ -70,7 +70,7 @@ def test_what_is_archived_says_how_large_and_how_small_the_rest_is() -> None:
     found = facts(configured, {T0: log(0, 1200)}, sizes={T0: 5000 * KIB}, shelves={T0: shelf})
     plan, part = planned(configured, found)
     assert plan.topics[0].ratio == Estimate(4.0, ARCHIVE)
-    assert (part.archived_to, part.trim_now, part.trim_to, part.sized_by) == (1000, 800, 1200, ARCHIVE)
+    assert (part.archived_to, part.trim_now, part.trim_to, part.sized) == (1000, 800, 1200, Estimate(KIB, ARCHIVE))
     numbers = part.numbers
     assert (numbers.backlog_offsets, numbers.backlog_bytes, numbers.backlog_stored) == (200, 200 * KIB, 50 * KIB)
     assert (numbers.archived_objects, numbers.archived_bytes) == (3, 1000 * KIB)
@@ -147,7 +147,8 @@ def test_without_sizes_a_sample_says_how_large_it_is() -> None:
     found = facts(configured, {T0: log(0, 1000)}, samples={"t": HALF})
     found.sizes.update({1: LogSizes(ErrorCode.CLUSTER_AUTHORIZATION_FAILED, {}), 2: "no answer", 3: "no answer"})
     plan, part = planned(configured, found)
-    assert (part.sized_by, part.numbers.backlog_bytes, part.numbers.disk_bytes) == (SAMPLE, 100_000, 300_000)
+    assert part.sized == Estimate(100, SAMPLE)
+    assert (part.numbers.backlog_bytes, part.numbers.disk_bytes) == (100_000, 300_000)
     assert "broker 1 does not tell how large its logs are (CLUSTER_AUTHORIZATION_FAILED)" in plan.notes
     assert "broker 2, 3 does not tell how large its logs are (no answer)" in plan.notes
 
@@ -156,7 +157,7 @@ def test_without_either_nothing_is_guessed() -> None:
     configured = config(KEEP_NOTHING)
     found = facts(configured, {T0: log(0, 1000)}, samples={"t": "can't be fetched: TOPIC_AUTHORIZATION_FAILED"})
     plan, part = planned(configured, found)
-    assert (part.sized_by, part.numbers.backlog_bytes, part.numbers.unsized, part.trim_to) == ("", 0, 1, 0)
+    assert (part.sized, part.numbers.backlog_bytes, part.numbers.unsized, part.trim_to) == (None, 0, 1, 0)
     assert part.numbers.backlog_offsets == 1000
     assert "no sample of t: can't be fetched: TOPIC_AUTHORIZATION_FAILED" in plan.notes
 
@@ -287,6 +288,16 @@ def test_what_it_costs_in_a_year(
     assert found[0] == pytest.approx(brokers * 30, rel=0.001)
     assert found[1] == pytest.approx(archive / 2, rel=0.001)
     assert found[2] == pytest.approx(alone * 30, rel=0.001)
+
+
+@pytest.mark.parametrize(("months", "left"), [(1, 1.0), (3, 0.4875), (5, 0.0)])
+def test_what_has_not_expired_by_then_is_still_paid_for(months: int, left: float) -> None:
+    """A quiet topic, written evenly in the last 100 days, kept for 140."""
+    configured = config("match: '*', archive: a, keep_in_archive: {time: 140d}", PRICES)
+    shelf = replace(shelved(1000, plain=4 * GIB, stored=GIB), first_ms=NOW - 100 * DAY)
+    found = facts(configured, {T0: log(1000, 1000)}, sizes={T0: 0}, shelves={T0: shelf})
+    costs = planned(configured, found, months)[1].numbers.later
+    assert costs.storage == pytest.approx(left)
 
 
 def test_what_it_costs_once_all_is_archived() -> None:

@@ -96,7 +96,8 @@ def test_json_for_scripts() -> None:
     assert topic["total"]["freed_bytes"] == 3000 * KIB
     part = topic["partitions"][0]
     assert (part["log_start"], part["trim_now"], part["trim_to"], part["exact"]) == (0, 0, 1000, True)
-    assert (part["sized_by"], part["problem"], part["expire_to"]) == ("measured", None, None)
+    assert part["offset_bytes"] == {"value": 1024.0, "source": "measured"}
+    assert (part["problem"], part["expire_to"]) == (None, None)
     costs = whole["total"]["cost_later"]
     assert costs["total"] == round(costs["brokers"] + costs["storage"] + costs["requests"], 6)
     short = plan_json(CONFIG, plan, "id", NOW, False)
