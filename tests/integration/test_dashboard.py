@@ -5,7 +5,10 @@ Screenshots go to `.bench/dashboard/`, for people.
 """
 
 import json
+import os
 import re
+import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ import pytest
 from tests.integration.conftest import Stage
 from tests.kit import PROJECT, admin
 from tests.kit.browser import MISSING, Browser, Page, browser, find_browser
-from tests.kit.processes import wait_for
+from tests.kit.processes import Process, wait_for
 from tests.kit.producing import produce
 from tests.kit.proxy import Proxy
 from tests.kit.records import drafts
@@ -128,13 +131,21 @@ def test_pages_and_terminal_say_what_the_archive_says(proxy: Proxy, names: dict[
     assert any("checksum" in each["message"] for each in workers["archiver"]["troubles"])
 
 
-def test_the_terminal_shows_it_to_people(proxy: Proxy, names: dict[str, str]) -> None:
+def test_the_terminal_shows_it_to_people(proxy: Proxy, names: dict[str, str], tmp_path: Path) -> None:
     shown = proxy.cli("status", names["holed"], "dash.k*", check=False)
     assert "readers wait at 1 hole of 150 offsets" in shown.stdout
     assert re.search(rf"needs you\s+{names['holed']}\s+0\s+▀+x+▀+\s+0\s+450\s+450", shown.stdout)
     assert names["wide"] not in shown.stdout
     assert shown.returncode == 1
     assert proxy.cli("status", names["kept"]).returncode == 0
+    command = ["-m", "tierproxy", "status", names["kept"], "--watch", "1", "--config", str(proxy.config_file)]
+    watching = Process("status", [sys.executable, *command], log=tmp_path / "status.log", cwd=PROJECT)
+    watching.wait_until(
+        lambda: watching.output().count("all is well with 1 topic") > 1, seconds=120, what="a second look"
+    )
+    os.kill(watching.pid, signal.SIGINT)
+    wait_for(lambda: not watching.alive, seconds=60, what="the end of watching")
+    assert watching.kill() == 0
     nobody = proxy.cli("status", "nobody", check=False)
     assert (nobody.returncode, nobody.stdout) == (1, "")
     assert "no archived topic is called nobody" in nobody.stderr

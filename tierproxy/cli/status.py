@@ -7,9 +7,9 @@ configuration, if somebody answers there.
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import aiohttp
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
@@ -26,6 +26,7 @@ from tierproxy.insight.facts import Facts
 from tierproxy.insight.overview import Overview, overview
 from tierproxy.insight.picture import Level
 from tierproxy.insight.survey import Survey
+from tierproxy.insight.words import time_text
 from tierproxy.telemetry import setup_logging
 
 ADMIN_WITHIN = 3.0
@@ -35,7 +36,10 @@ def run_status(config: Config, topics: Sequence[str], as_json: bool, every: floa
     """Show it, once or every so many seconds until it is interrupted; True if nothing needs anybody."""
     setup_logging("error")
     logging.getLogger("tierproxy.upstream").setLevel(logging.CRITICAL)  # the status says it better
-    return asyncio.run(_run(config, topics, as_json, every, SystemClock()))
+    try:
+        return asyncio.run(_run(config, topics, as_json, every, SystemClock()))
+    except KeyboardInterrupt:  # the way to end --watch
+        return True
 
 
 async def _run(config: Config, topics: Sequence[str], as_json: bool, every: float | None, clock: Clock) -> bool:
@@ -50,19 +54,27 @@ async def _run(config: Config, topics: Sequence[str], as_json: bool, every: floa
                 console = tables()
                 console.print(status_view(config, seen, process, console.width))
             return seen.level < Level.BAD
-        return await _watch(config, survey, topics, every, clock)
+        await _watch(config, survey, topics, every, clock)
+        return True
     finally:
         await survey.close()
 
 
-async def _watch(config: Config, survey: Survey, topics: Sequence[str], every: float, clock: Clock) -> bool:
-    console = Console(highlight=False, markup=False)
+async def _watch(config: Config, survey: Survey, topics: Sequence[str], every: float, clock: Clock) -> None:
+    """On a screen of its own; where nobody looks, one after the other."""
+    console = tables()
     before: Facts | None = None
-    with Live(Text("asking brokers and archives …"), console=console, screen=console.is_terminal) as live:
+    with ExitStack() as screen:
+        live = None
+        if console.is_terminal:
+            live = screen.enter_context(Live(Text("asking brokers and archives …"), console=console, screen=True))
         while True:
             seen, process = await _look(config, survey, before, topics, clock)
-            before = seen.facts
-            live.update(status_view(config, seen, process, console.width), refresh=True)
+            before, view = seen.facts, status_view(config, seen, process, console.width)
+            if live is not None:
+                live.update(view, refresh=True)
+            else:
+                console.print(f"{time_text(clock.now_ms())}\n", view, "")
             await asyncio.sleep(every)
 
 

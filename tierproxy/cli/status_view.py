@@ -151,7 +151,7 @@ def _archivers(seen: Overview, process: Process) -> list[RenderableType]:
     speeds = process.said["speeds"] or {}
     passing = (
         f"{speeds.get(traffic.COLD_FETCHES, 0):.3g} fetches of archived records a second, "
-        f"{format_size(round(speeds.get(traffic.STORE_BYTES, 0)))}/s read from archives, "
+        f"{format_size(round(speeds.get(traffic.COLD_BYTES, 0)))}/s of archived bytes read, "
         f"{format_size(round(speeds.get(traffic.TO_CLIENTS, 0)))}/s to clients, "
         if speeds
         else ""

@@ -100,6 +100,7 @@ def process_json(passing: Passing, told: Sequence[Told]) -> dict[str, Any]:
         "connections": passing.connections,
         "speeds": None if passing.speeds is None else {name: round(speed, 2) for name, speed in passing.speeds.items()},
         "totals": dict(passing.totals),
+        "cold_bytes_by_source": {source: round(speed, 2) for source, speed in passing.sources.items()},
         "lag_seconds": dict(passing.lag_seconds),
         "workers": [each.to_json() for each in told],
     }

@@ -20,7 +20,7 @@ from tierproxy.insight.overview import Overview
 from tierproxy.insight.picture import Level, PartitionPicture, TopicPicture, Where, retention
 from tierproxy.insight.told import Told
 from tierproxy.insight.traffic import Passing
-from tierproxy.insight.words import counted, duration
+from tierproxy.insight.words import counted, duration, time_text
 from tierproxy.insight.worth import worth
 
 TOPICS_A_PAGE = 50
@@ -173,14 +173,6 @@ def _kafka_retention(settings: Mapping[str, str]) -> str:
     limits = [] if most_ms is None else [duration(most_ms)]
     limits += [] if most_bytes is None else [f"{format_size(most_bytes)} a partition"]
     return " or ".join(limits) or "forever"
-
-
-def time_text(ms: int) -> str:
-    """`2026-01-31 12:00:05 UTC`; what no calendar has is the bare number."""
-    try:
-        return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    except (OverflowError, OSError, ValueError):
-        return f"{ms} ms"
 
 
 def _iso(ms: int) -> str:

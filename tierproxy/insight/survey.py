@@ -34,6 +34,7 @@ from tierproxy.upstream import (
     ListedOffset,
     TopicPartition,
     TopicView,
+    UnsupportedBroker,
 )
 
 CLIENT_ID = "tierproxy-insight"
@@ -138,6 +139,8 @@ class Survey:
             try:
                 self._settings = await self._cluster.topic_configs(names)
                 self._settings_ms = now_ms
+            except UnsupportedBroker:  # that of `serve --from-archive` has none
+                self._settings, self._settings_ms = {}, now_ms
             except TierproxyError as error:
                 problems.append(f"the topics' settings can't be read: {error}")
         return self._settings

@@ -1,5 +1,7 @@
 """Numbers and times as people read them. Pure."""
 
+from datetime import UTC, datetime
+
 from tierproxy.config.units import format_duration
 
 
@@ -13,3 +15,11 @@ def duration(ms: int) -> str:
 
 def counted(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def time_text(ms: int) -> str:
+    """`2026-01-31 12:00:05 UTC`; what no calendar has is the bare number."""
+    try:
+        return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (OverflowError, OSError, ValueError):
+        return f"{ms} ms"

@@ -83,7 +83,7 @@ def test_what_a_process_tells_is_shown() -> None:
     told = Told("archiver", {}, {}, troubles)
     said = {"connections": 3, "speeds": {"tierproxy_cold_fetches_total": 2.5}, "workers": [told.to_json()]}
     text = shown(seen(FINE), Process(said))
-    assert "passing: 2.5 fetches of archived records a second, 0 B/s read from archives" in text
+    assert "passing: 2.5 fetches of archived records a second, 0 B/s of archived bytes read" in text
     assert "3 client connections" in text
     assert text.index("archiver, open for 8s: goes on") < text.index("archiver scout, over for 5s: is over")
     assert "why not" in shown(seen(FINE), Process(None, "why not"))

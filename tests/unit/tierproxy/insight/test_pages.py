@@ -17,7 +17,7 @@ from tierproxy.insight.traffic import Passing
 from tierproxy.recent import Trouble
 
 HOSTILE = "<script>alert('x')</script>\"' onload=x & \u202e"
-QUIET = Passing(None, dict.fromkeys((traffic.COLD_FETCHES, traffic.STORE_BYTES, traffic.TO_CLIENTS), ()), 0, {}, {})
+QUIET = Passing(None, dict.fromkeys((traffic.COLD_FETCHES, traffic.COLD_BYTES, traffic.TO_CLIENTS), ()), 0, {}, {}, {})
 
 
 class Read(HTMLParser):
@@ -211,6 +211,15 @@ def test_a_topics_page_has_only_the_problems_that_name_it() -> None:
     )
     assert "payments-0: hm" in words(page)
     assert "clicks-0: hm" not in words(page)
+
+
+def test_it_is_told_where_archived_records_came_from() -> None:
+    speeds = dict.fromkeys(traffic._COUNTERS, 0.0) | {traffic.TO_CLIENTS: 2048.0}
+    passing = replace(QUIET, speeds=speeds, sources={"store": 512.0, "memory": 1536.0, "disk": 0.0})
+    text = words(front(CONFIG, seen(FINE), passing, [], Choice(), NOW))
+    assert "archived records came from memory 75 %, 1.5 KiB/s store 25 %, 512 B/s" in text
+    assert "sent to clients, hot and cold 2 KiB/s" in text
+    assert "came from" not in words(front_page(seen(FINE)))
 
 
 def test_what_is_old_says_so() -> None:

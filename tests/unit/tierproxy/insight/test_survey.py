@@ -247,6 +247,14 @@ async def test_when_brokers_are_away_what_is_known_is_shown_with_its_age(world: 
     assert (nothing.topics, len(nothing.problems)) == ({}, 1)
 
 
+async def test_a_broker_that_has_no_settings_to_tell_is_no_problem(world: World) -> None:
+    """As that of `serve --from-archive`."""
+    world.topic("payments")
+    world.brokers.versions.pop(ApiKey.DESCRIBE_CONFIGS)
+    found = await world.survey.look(None)
+    assert (found.problems, found.topics["payments"].settings) == ((), {})
+
+
 async def test_a_leader_that_is_away_spoils_its_partitions_only(world: World) -> None:
     world.topic("payments", 2)
     world.brokers.topics["payments"][1].leader = -1

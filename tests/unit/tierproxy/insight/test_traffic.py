@@ -1,14 +1,24 @@
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
+from tierproxy import telemetry
 from tierproxy.clock import ManualClock
-from tierproxy.insight.traffic import COLD_FETCHES, FORGOTTEN, SAMPLES, STORE_BYTES, STORE_ERRORS, Traffic
+from tierproxy.insight import traffic
+from tierproxy.insight.traffic import (
+    ARCHIVED_BYTES,
+    COLD_BYTES,
+    COLD_FETCHES,
+    FORGOTTEN,
+    SAMPLES,
+    STORE_ERRORS,
+    Traffic,
+)
 
 
 class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.fetches = Counter("tierproxy_cold_fetches", "-", registry=self.registry)
-        self.bytes = Counter("tierproxy_store_read_bytes", "-", registry=self.registry)
+        self.bytes = Counter("tierproxy_archived_bytes", "-", registry=self.registry)
         self.errors = Counter("tierproxy_store_errors", "-", ["kind"], registry=self.registry)
         self.clients = Gauge("tierproxy_client_connections", "-", registry=self.registry)
         self.lag = Gauge("tierproxy_archive_lag_seconds", "-", ["topic"], registry=self.registry)
@@ -26,7 +36,7 @@ def test_speeds_are_of_the_time_between_looks() -> None:
     world.errors.labels("Truncated").inc(5)
     found = world.traffic.look()
     assert found.speeds is not None
-    assert (found.speeds[COLD_FETCHES], found.speeds[STORE_BYTES], found.speeds[STORE_ERRORS]) == (10, 0, 2)
+    assert (found.speeds[COLD_FETCHES], found.speeds[ARCHIVED_BYTES], found.speeds[STORE_ERRORS]) == (10, 0, 2)
     assert found.totals[COLD_FETCHES] == 1050
 
 
@@ -72,6 +82,20 @@ def test_a_sum_that_gets_smaller_is_no_speed() -> None:
     assert speeds[COLD_FETCHES] == 0
 
 
+def test_archived_bytes_are_told_by_what_gave_them() -> None:
+    world = Metrics()
+    given = Counter("tierproxy_cold_read_bytes", "-", ["source"], registry=world.registry)
+    given.labels("memory").inc(100)
+    assert world.traffic.look().sources == {}
+    world.clock.advance(2)
+    given.labels("memory").inc(10)
+    given.labels("store").inc(30)
+    found = world.traffic.look()
+    assert found.sources == {"memory": 5, "store": 15}
+    assert found.speeds is not None
+    assert found.speeds[COLD_BYTES] == 20
+
+
 def test_what_is_now_and_of_which_topic() -> None:
     world = Metrics()
     world.clients.set(7)
@@ -81,6 +105,14 @@ def test_what_is_now_and_of_which_topic() -> None:
     assert found.lag_seconds == {"payments": 12.5}
 
 
+def test_the_metrics_that_are_looked_at_exist() -> None:
+    names = {value for key, value in vars(traffic).items() if key.isupper() and str(value).startswith("tierproxy_")}
+    assert len(names) == 7
+    known = {name for metric in REGISTRY.collect() for name in (metric.name, f"{metric.name}_total")}
+    assert telemetry.COLD_FETCHES is not None
+    assert names <= known
+
+
 def test_a_metric_that_is_not_there_is_nothing() -> None:
     found = Traffic(CollectorRegistry(), ManualClock()).look()
-    assert (found.connections, found.totals[STORE_BYTES]) == (0, 0)
+    assert (found.connections, found.totals[ARCHIVED_BYTES]) == (0, 0)
