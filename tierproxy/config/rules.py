@@ -103,7 +103,8 @@ def _listen(data: Mapping[str, Any]) -> Iterator[Problem]:
     serves = listen.get("enabled") is not False
     if isinstance(data.get("listen"), Mapping) and serves and "sni" not in listen and "advertised_host" not in listen:
         yield ("listen", "advertised_host"), "is required"
-    if not serves and _mapping(data, "archiver").get("enabled") is False:
+    archiver = data.get("archiver")
+    if not serves and isinstance(archiver, Mapping) and archiver.get("enabled") is False:
         yield ("listen", "enabled"), "is false, and so is archiver.enabled: such a process does nothing"
     if listen.get("advertised_host") in _WILDCARD_HOSTS:
         yield (
