@@ -125,8 +125,18 @@ async def test_what_stands_still_is_not_read_again_for_a_while(world: World) -> 
     facts = await world.survey.look(facts)
     assert world.reads() == 1
     world.clock.advance(STILL_MS / 1000)
-    await world.survey.look(facts)
+    facts = await world.survey.look(facts)
     assert world.reads() == 2
+    await world.archive("moving", (10, 14))
+    facts = await world.survey.look(facts)
+    assert world.reads() == 1
+    facts = await world.survey.look(facts)
+    assert world.reads() == 0
+    world.brokers.topics["still"][0].log.trim(10)
+    facts = await world.survey.look(facts)
+    (trimmed,) = facts.topics["still"].partitions
+    assert trimmed.archived is not None
+    assert (world.reads(), trimmed.archived.freed_bytes) == (1, 1000), "what was freed is counted again"
 
 
 async def test_of_very_many_some_are_read_again_at_a_time_the_oldest_first(
@@ -269,11 +279,11 @@ async def test_holes_and_a_recreated_topic(world: World) -> None:
     pid = world.pid("payments")
     found = await world.library.load(pid)
     assert found is not None
-    await world.library.save(pid, manifest.with_gap(Gap(5, 8, 9, "gone")), found.version)
+    await world.library.save(pid, manifest.with_gap(Gap(5, 10, 9, "gone")), found.version)
     facts = await world.survey.look(None)
     about = facts.topics["payments"].partitions[0].archived
     assert about is not None
-    assert [(gap.start, gap.end) for gap in about.gaps] == [(5, 8)]
+    assert [(gap.start, gap.end) for gap in about.gaps] == [(5, 10)]
     world.brokers.delete_topic("payments")
     world.topic("payments")
     about = (await world.survey.look(facts)).topics["payments"].partitions[0].archived
