@@ -74,7 +74,7 @@ hooks: $(READY) ## have git look before each commit: lint, types, imports and th
 	$(VENV)/bin/pre-commit install
 
 # The pages of docs/ that are made of the program and its tests; unit tests fail while they are other than they would be.
-reference: $(READY) ## the pages in docs/ that are made: every key, every command, what was tried
+reference: $(READY) ## the pages in docs/ that are made: every key, command and metric, what was tried
 	@$(PY) -m tests.documents.reference
 	@$(PY) -m tests.documents.metrics
 	@$(PY) -m tests.clients.compatibility

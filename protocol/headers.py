@@ -32,13 +32,13 @@ def read_request_header(payload: Buffer) -> RequestHeader:
     A key the table does not know is read as header v1. Raises TruncatedError if the header is not all there,
     which for a head means to ask again with more bytes, and MalformedError if it can never be one.
     """
-    if len(payload) > _HEAD_AND_LENGTH.size:  # the usual case, made quick: it is whole, and has no tags
+    if len(payload) >= _HEAD_AND_LENGTH.size:  # the usual case, made quick: it is all there, and has no tags
         key, version, correlation_id, size = _HEAD_AND_LENGTH.unpack_from(payload)
         name_at, end = _HEAD_AND_LENGTH.size, _HEAD_AND_LENGTH.size + size
-        if size >= 0 and end < len(payload):
+        if size >= 0 and end <= len(payload):
             if not request_header_has_tags(key, version):
                 return RequestHeader(key, version, correlation_id, bytes(payload[name_at:end]), end)
-            if payload[end] == 0:
+            if end < len(payload) and payload[end] == 0:
                 return RequestHeader(key, version, correlation_id, bytes(payload[name_at:end]), end + 1)
     cur = Cursor(payload)
     key, version, correlation_id = cur.unpack(_HEAD)

@@ -100,7 +100,8 @@ class Catalog:
     def policies_changed(self, archives_anything: bool) -> None:
         """Topics that pass and may be archived from now on aren't known until they are learned again, which is soon."""
         self.archives_anything = archives_anything
-        self._passing = {key: name for key, name in self._passing.items() if not self.may_archive(name)}
+        unknown = {name for name in {*self._passing.values()} if self.may_archive(name)}
+        self._passing = {key: name for key, name in self._passing.items() if name not in unknown}
         self.topics_stale = True
 
     def committed(self, pid: PartitionId, manifest: Manifest, now_ms: int) -> None:

@@ -204,7 +204,7 @@ class Conversation:
     def _read_requests(self) -> None:
         begins = bytes(self._arrived[0][:2]) if self._arrived and not self.requests_seen else b""
         try:
-            while self._last is None and (self._unread or self._split()):
+            while self._last is None and (self._unread or (self._arrived and self._split())):
                 if self.leaving and not self._request_passes:
                     self._unread.clear()
                     self._arrived.clear()
@@ -353,9 +353,11 @@ class Conversation:
 
         If so they count as read, and the shell hands them to the client itself.
         """
+        if not self._answer_passes and self._stream is None:
+            return False
         if self._backlog or self.held is not None or self.closing is not None or size >= self._answers.left:
             return False
-        if not (self._answer_passes or (self._stream is not None and self._stream.passes(size))):
+        if not self._answer_passes and not (self._stream is not None and self._stream.passes(size)):
             return False
         self._answers.skip(size)
         return True
@@ -411,26 +413,27 @@ class Conversation:
                 self.closing = self._last
 
     def _answer_piece(self, piece: Piece) -> None:
+        last = piece.last
         if self._answer_passes:
             self.to_client.append(piece.data)
         elif self._stream is not None:
             self.to_client.extend(self._stream.feed(piece.data))
-            if piece.last:
+            if last:
                 self._stream.finish()
         elif self._current is not None:
             self._answer += piece.data
-            if piece.last:
+            if last:
                 self._whole_answer(self._current, bytes(self._answer))
         elif len(piece.data) >= 4 and not self._answer:
-            self._begin_answer(piece, piece.data)
+            self._begin_answer(piece, piece.data, last)
         else:  # its first bytes come in parts
             self._answer += piece.data
             if len(self._answer) < min(4, piece.size):
                 return
             head = bytes(self._answer)
             self._answer.clear()
-            self._begin_answer(piece, head)
-        if piece.last:
+            self._begin_answer(piece, head, last)
+        if last:
             asked = self._current
             if asked is not None and not (self._held_for and self._held_for[-1][1] is asked):
                 TRAFFIC.answered(asked.header.api_key, piece.size, asked.took)
@@ -438,9 +441,10 @@ class Conversation:
             self._answer_passes = False
             self._answer.clear()
 
-    def _begin_answer(self, piece: Piece, head: bytes | memoryview) -> None:
+    def _begin_answer(self, piece: Piece, head: bytes | memoryview, last: bool) -> None:
         """Its correlation id is there: find out whose answer this is, and what becomes of it. `head`: all until now."""
-        self._send_own_answers()
+        if self._ledger and isinstance(self._ledger[0], bytes):
+            self._send_own_answers()
         if not self._ledger or piece.size < 4:
             raise MalformedError("an answer that nobody asked for")
         expected = self._ledger.popleft()
@@ -452,7 +456,7 @@ class Conversation:
         self._current = expected
         expected.took = self.now - expected.asked_at
         if self._must_gather(expected, piece.size):
-            if piece.last:
+            if last:
                 self._whole_answer(expected, bytes(head))
             else:
                 self._answer += head
@@ -463,7 +467,7 @@ class Conversation:
             patch = StreamPatch(self.catalog, request) if isinstance(request, FetchRequest) else StreamPatch(None)
             self._stream = FetchStream(expected.header.version, patch.decide)
             self.to_client.extend(self._stream.feed(head))
-            if piece.last:
+            if last:
                 self._stream.finish()
         else:
             self._answer_passes = True
@@ -554,5 +558,5 @@ class Conversation:
         self.held = self._line.first
 
     def _send(self, payload: list[Buffer]) -> None:
-        self.to_client.append(_INT32.pack(sum(len(part) for part in payload)))
+        self.to_client.append(_INT32.pack(sum(map(len, payload))))
         self.to_client.extend(payload)

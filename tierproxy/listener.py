@@ -31,6 +31,8 @@ Broker = Callable[[], Address | None]
 BACKLOG = 1024
 DRAIN_POLL = 0.05
 IDLE_POLL = 1.0
+AT_ONCE = 100
+"""Sessions that are looked at before others have their turn."""
 
 
 class PortTaken(TierproxyError):
@@ -219,7 +221,9 @@ class Listener:
         while True:
             await asyncio.sleep(IDLE_POLL)
             now = asyncio.get_running_loop().time()
-            for session in list(self._sessions):
+            for n, session in enumerate(list(self._sessions)):
+                if n % AT_ONCE == AT_ONCE - 1:
+                    await asyncio.sleep(0)  # there may be many thousands
                 session.check_idle(now)
 
     # -- what sessions report ---------------------------------------------------------------------------------------

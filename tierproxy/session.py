@@ -281,7 +281,7 @@ class Session:
         wait = full or self.broker.full or self._talk.crowded or not self.broker.connected
         if wait is not self.client.paused:
             self.client.pause_reading(wait)
-        wait = full or not self._talk.listens
+        wait = full or (self._talk.held is not None and not self._talk.listens)
         if wait is not self.broker.paused:
             self.broker.pause_reading(wait)
 

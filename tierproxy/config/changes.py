@@ -6,6 +6,7 @@ have from `defaults` is said there, once. No secret is shown.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import SecretStr, WithJsonSchema
@@ -27,6 +28,8 @@ from tierproxy.config.units import (
 FOLLOWED = (
     "defaults",
     "topics",
+    "prices",
+    "archives.*.prices",
     "limits.cold_read_rate",
     "limits.cold_clients",
     "archiver.read_rate",
@@ -52,7 +55,7 @@ class Change:
 
     @property
     def needs_restart(self) -> bool:
-        return not any(self.path == each or self.path.startswith((f"{each}.", f"{each}[")) for each in FOLLOWED)
+        return not any(fnmatchcase(self.path, f"{each}{end}") for each in FOLLOWED for end in ("", ".*", "[[]*"))
 
     def __str__(self) -> str:
         return f"{self.path}: {self.before} → {self.after}"
@@ -85,7 +88,8 @@ def _values(path: str, info: FieldInfo, before: Any, after: Any) -> Iterator[Cha
     elif isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in dict.fromkeys([*before, *after]):
             if before.get(key) != after.get(key):
-                yield from _values(f"{path}.{key}", info, before.get(key), after.get(key))
+                below = f"{path}[{key}]" if "." in key else f"{path}.{key}"  # or it could pass for a key of its own
+                yield from _values(below, info, before.get(key), after.get(key))
     elif isinstance(before, tuple) and isinstance(after, tuple) and _holds_sections(before + after):
         for index in range(max(len(before), len(after))):
             one, two = (each[index] if index < len(each) else None for each in (before, after))

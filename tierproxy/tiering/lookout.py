@@ -29,7 +29,7 @@ log = logging.getLogger("tierproxy.archiver")
 
 Settings = Mapping[str, Mapping[str, str]]
 """Of topics, by name."""
-AT_ONCE = 100
+AT_ONCE = 20
 NO_LIMITS = Limits(None, None)
 
 _BY_TOPIC = {

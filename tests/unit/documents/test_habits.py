@@ -50,9 +50,9 @@ def test_the_changelog_is_in_shape() -> None:
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
-def test_a_version_is_in_one_place() -> None:
-    project = (PROJECT / "pyproject.toml").read_text()
-    assert f'version = "{__version__}"' in project or "dynamic" in project
+def test_the_version_is_the_same_everywhere() -> None:
+    assert f'\nversion = "{__version__}"\n' in (PROJECT / "pyproject.toml").read_text()
+    assert yaml.safe_load((PROJECT / "helm/tierproxy/Chart.yaml").read_text())["appVersion"] == __version__
 
 
 @pytest.mark.parametrize("file", sorted((PROJECT / "docs" / "decisions").glob("[0-9]*.md")), ids=lambda file: file.name)

@@ -22,6 +22,7 @@ from tests.unit.tierproxy.talk import (
 )
 from tierproxy.conversation import GATHERED_LIMIT, HOT_SECONDS, OWED_LIMIT, SMALL_ANSWER, Conversation
 from tierproxy.routing.holds import Client, EndpointsHold, FetchHold
+from tierproxy.routing.table import OFFERED
 
 OUT_OF_RANGE = ErrorCode.OFFSET_OUT_OF_RANGE
 
@@ -163,6 +164,17 @@ def test_a_too_new_api_versions_is_answered_as_kafka_does_in_its_turn(piecewise:
     assert talk.to_client() == [answer(ApiKey.HEARTBEAT, 4, 1), unsupported]
     talk.broker(answer(ApiKey.HEARTBEAT, 4, 3))
     assert talk.to_client() == [answer(ApiKey.HEARTBEAT, 4, 3)]
+
+
+def test_each_is_told_of_versions_under_its_own_number(piecewise: bool) -> None:
+    talk = Talk(piecewise=piecewise)
+    produce, unknown = struct.pack(">hhh", ApiKey.PRODUCE, 3, 99), struct.pack(">hhh", 999, 0, 1)
+    for number in (7, 8):
+        talk.client(request(ApiKey.API_VERSIONS, 0, number))
+        talk.broker(answer(ApiKey.API_VERSIONS, 0, number, struct.pack(">hi", 0, 2) + produce + unknown))
+        (told,) = talk.to_client()
+        shown = struct.pack(">hi", 0, 1) + struct.pack(">hhh", ApiKey.PRODUCE, 3, OFFERED[ApiKey.PRODUCE][1])
+        assert told == answer(ApiKey.API_VERSIONS, 0, number, shown)
 
 
 def test_a_fetch_opens_no_session_upstream() -> None:

@@ -92,6 +92,7 @@ def test_no_secret_is_shown() -> None:
         ("archiver: {fetch_bytes: 1MiB}", True),
         ("admin: {port: 9180}", True),
         ("workers: 2", True),
+        ("prices: {broker_disk: 0.5}", False),
         ("cache: {memory: 1GiB}", True),
     ],
 )
@@ -101,7 +102,15 @@ def test_what_needs_a_restart(more: str, restart: bool) -> None:
     assert [change.needs_restart for change in found] == [restart] * len(found)
 
 
-@pytest.mark.parametrize("path", FOLLOWED)
+def test_an_archive_is_never_taken_for_its_prices() -> None:
+    priced = ('main: {url: "s3://bucket"', 'main: {prices: {storage: 0.5}, url: "s3://bucket"')
+    odd = ("archives: {", 'archives: {a.prices: {url: "file:///x"}, ')
+    found = [changes(parse_config(FILE), parse_config(FILE.replace(*replacement)))[0] for replacement in (priced, odd)]
+    assert [each.path for each in found] == ["archives.main.prices.storage", "archives[a.prices]"]
+    assert [each.needs_restart for each in found] == [False, True]
+
+
+@pytest.mark.parametrize("path", [path for path in FOLLOWED if "*" not in path])
 def test_what_is_followed_exists(path: str) -> None:
     section: object = Config
     for key in path.split("."):
