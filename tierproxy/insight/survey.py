@@ -67,7 +67,8 @@ class Survey:
         self._in_force = in_force
         config = in_force.now
         self._clock = clock
-        self._cluster = Cluster(config.cluster.bootstrap, service_access(config.cluster.security), CLIENT_ID, clock)
+        self._access = service_access(config.cluster.security)
+        self._cluster = Cluster(config.cluster.bootstrap, self._access, CLIENT_ID, clock)
         self.libraries: Mapping[str, Library] = {
             name: Library(open_store(about), config.cluster.name) for name, about in config.archives.items()
         }
@@ -96,6 +97,8 @@ class Survey:
 
     async def _look(self, before: Facts | None, about: Callable[[str], bool], whole: bool) -> Facts:
         now_ms = self._clock.now_ms()
+        if self._access.tls is not None:
+            self._access.tls.followed.check()  # certificates may have been replaced
         view = await self._cluster.refresh()
         wanted = [each for each in self._wanted(view.topics.values()) if about(each.view.name)]
         problems: list[str] = []
