@@ -228,11 +228,10 @@ class Play:
         """What is not done yet; None: all is."""
         for partition in self.stage.brokers.partitions():
             about, log = self.truth.partitions[partition.pid], partition.log
-            if about.manifest is None and log.end <= about.expired_to:
+            manifest = about.manifest if about.manifest is not None and not about.manifest.is_bare else None
+            if manifest is None and log.end <= about.expired_to:
                 continue  # what a crash has brought back had been deleted before anything was archived
-            archived_to = log.start  # where an archive begins
-            if about.manifest is not None and not about.manifest.is_bare:
-                archived_to = about.manifest.end_offset
+            archived_to = manifest.end_offset if manifest is not None else log.start
             if archived_to != log.end:
                 return f"{partition} is archived up to {archived_to}, not {log.end}"
             # By time nothing may go while some archiver's wrong clock says that it is from the future.
