@@ -219,10 +219,10 @@ async def test_it_says_when_nobody_answers(driven: Browser, proxy: Proxy, names:
     page = await driven.page()
     await page.headers(**proxy.headers)
     await opened(page, pages(proxy, names)["front"])
-    await page.headers(Authorization="Bearer wrong")
+    await page.offline(True)
     await page.until("document.body.classList.contains('old')")
     assert "what you see is old" in await page.js("document.querySelector('#controls [role=status]').textContent")
-    await page.headers(**proxy.headers)
+    await page.offline(False)
     await page.until("!document.body.classList.contains('old')")
     assert await page.js("document.querySelector('#controls [role=status]').textContent") == ""
 

@@ -96,6 +96,11 @@ class Page:
         """Sent with every request from now on."""
         await self.tell("Network.setExtraHTTPHeaders", headers=headers)
 
+    async def offline(self, is_so: bool) -> None:
+        await self.tell(
+            "Network.emulateNetworkConditions", offline=is_so, latency=0, downloadThroughput=-1, uploadThroughput=-1
+        )
+
     async def scripts(self, allowed: bool) -> None:
         await self.tell("Emulation.setScriptExecutionDisabled", value=not allowed)
 
