@@ -1,6 +1,6 @@
 """The lasting conditions of this process that are open, and those that ended last: for people who look in later.
 
-`telemetry.OncePerChange` writes here what it writes into the log. Bounded: of more open ones than `MOST_OPEN` the rest
+`telemetry.OncePerChange` writes here what it writes into the log. Bounded: of more open ones than `MOST_OPEN` the oldest
 are in the log and the metrics only.
 """
 
@@ -33,8 +33,9 @@ class Recent:
         self._ended: deque[Trouble] = deque(maxlen=MOST_ENDED)
 
     def began(self, key: object, part: str, level: int, message: str) -> None:
-        if len(self._open) < MOST_OPEN:
-            self._open[key] = Trouble(part, level, message, self._clock.now_ms())
+        if len(self._open) >= MOST_OPEN:
+            del self._open[next(iter(self._open))]
+        self._open[key] = Trouble(part, level, message, self._clock.now_ms())
 
     def ended(self, key: object, *, told: bool = True) -> None:
         """Harmless if it is not known. Not `told`: what it was about is gone, nobody needs to hear of it."""

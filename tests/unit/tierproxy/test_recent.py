@@ -23,7 +23,7 @@ def test_it_is_bounded() -> None:
     recent = Recent()
     for n in range(MOST_OPEN + 10):
         recent.began(n, "scout", logging.WARNING, str(n))
-    assert len(recent.all) == MOST_OPEN
+    assert shown(recent) == [(str(n), False) for n in reversed(range(10, MOST_OPEN + 10))]
     for n in range(MOST_OPEN + 10):
         recent.ended(n)
     assert len(recent.all) == MOST_ENDED
