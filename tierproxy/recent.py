@@ -1,7 +1,7 @@
 """The lasting conditions of this process that are open, and those that ended last: for people who look in later.
 
-`telemetry.OncePerChange` writes here what it writes into the log. Bounded: of more open ones than `MOST_OPEN` the oldest
-are in the log and the metrics only.
+`telemetry.OncePerChange` writes here what it writes into the log. Bounded: of more open ones than `MOST_OPEN` the
+oldest are in the log and the metrics only.
 """
 
 from collections import deque
