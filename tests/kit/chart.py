@@ -95,7 +95,11 @@ def config_schema() -> dict[str, Any]:
     return used(parts, {"$ref": "#/$defs/Config"})
 
 
-_THE_CHARTS = {"Config": ("listen", "workers"), "ArchiverConfig": ("enabled", "spool"), "CacheConfig": ("disk",)}
+_THE_CHARTS = {
+    "Config": ("listen", "workers"),
+    "ArchiverConfig": ("enabled", "spool", "trim_delay"),
+    "CacheConfig": ("disk",),
+}
 """What is not for the user of the chart to write."""
 
 

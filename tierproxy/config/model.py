@@ -303,6 +303,9 @@ class ArchiverConfig(Section):
         10_000
     )
     """How soon the others take over when an archiver dies without a word. Brokers allow 6 s to 30 min by default."""
+    trim_delay_ms: Annotated[DurationMs, Field(alias="trim_delay"), duration_within(0, 86_400_000)] = 0
+    """How long after its start it trims nothing. Gateways that are restarted beside it with the same new file may not
+    know yet that a topic is archived, and would pass on that what is trimmed is out of range."""
     read_rate: ByteRate = None
     """Most bytes of log that are read from the brokers in a second, all together; None (`none`) = no limit."""
     write_rate: ByteRate = None

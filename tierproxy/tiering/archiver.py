@@ -88,6 +88,7 @@ class Archiver:
         self._refused: set[str] = set()  # archives that could not be used at this look: not asked for each partition
         self._workers: dict[PartitionId, tuple[PartitionWorker, asyncio.Task[None]]] = {}
         self._policies: dict[PartitionId, TopicPolicy] = {}  # by which the workers go
+        self._trims_from = clock.monotonic() + config.archiver.trim_delay_ms / 1000
         self._replaced = Replaced()
         self._copiers: dict[int, tuple[Copier, asyncio.Task[None]]] = {}
         self._settings: dict[str, tuple[bytes, Mapping[str, str]]] = {}  # by topic: its id, its settings
@@ -267,7 +268,8 @@ class Archiver:
 
     def _rules(self, pid: PartitionId, policy: TopicPolicy) -> Rules:
         topic = self._cluster.view.topics.get(pid.topic)
-        return rules(policy, self._replaced.trim_from(pid.topic, topic is not None and topic.internal))
+        replaced = self._replaced.trim_from(pid.topic, topic is not None and topic.internal)
+        return rules(policy, max(self._trims_from, replaced))
 
     async def _surroundings(self, archive: str, view: ClusterView) -> Surroundings | None:
         """What the workers of an archive share; None while the archive can't be used for this cluster."""

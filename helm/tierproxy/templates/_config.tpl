@@ -39,7 +39,7 @@
 {{- $admin := dict "host" "0.0.0.0" "port" $values.admin.port -}}
 {{- if eq .role "archiver" -}}
 {{- $listen = dict "enabled" false -}}
-{{- $archiver = dict "enabled" true "spool" "/var/lib/tierproxy/spool" -}}
+{{- $archiver = dict "enabled" true "spool" "/var/lib/tierproxy/spool" "trim_delay" $values.archiver.trimDelay -}}
 {{- else if eq .role "gateway" -}}
 {{- $gateway := $values.gateway -}}
 {{- $listen = dict "port" $gateway.service.port -}}
@@ -63,7 +63,7 @@
 {{- $config = mergeOverwrite $config (dict "cache" (dict "disk" $disk)) -}}
 {{- end -}}
 {{- if and $values.archiver.enabled (not $values.archiver.separate) -}}
-{{- $archiver = dict "enabled" true "spool" "/var/lib/tierproxy/spool" -}}
+{{- $archiver = dict "enabled" true "spool" "/var/lib/tierproxy/spool" "trim_delay" $values.archiver.trimDelay -}}
 {{- end -}}
 {{- else -}}
 {{- $listen = dict "host" "127.0.0.1" "port" $values.sidecar.port "advertised_host" "127.0.0.1" -}}

@@ -123,6 +123,7 @@ def values(kafka: Cluster, archive: dict[str, Any]) -> dict[str, Any]:
             ],
             "archiver": {"metadata_interval": "200ms", "session_timeout": "6s"},
         },
+        "archiver": {"trimDelay": "0s"},
     }
 
 

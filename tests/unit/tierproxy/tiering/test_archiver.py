@@ -432,3 +432,20 @@ async def test_a_topic_is_archived_from_a_change_on_and_until_another_one(broker
         await eventually(lambda: not scene.archiver._workers, "end of the worker")
         partition.append(batch(100))
         assert scene.manifests["t", 0].end_offset == 100
+
+
+async def test_nothing_is_trimmed_sooner_after_a_start_than_others_need(brokers: FakeCluster, tmp_path: Path) -> None:
+    class Leaping(SystemClock):
+        ahead = 0.0
+
+        def monotonic(self) -> float:
+            return super().monotonic() + self.ahead
+
+    clock = Leaping()
+    brokers.create_topic("t")[0].append(batch(100))
+    async with Scene(brokers, tmp_path, KEEP_NOTHING, clock=clock, upkeep={"trim_delay": "1h"}) as scene:
+        await scene.archived("t", 100)
+        await fetched_again(brokers, 3)
+        assert brokers.asked(ApiKey.DELETE_RECORDS) == []
+        clock.ahead = 3601.0
+        await eventually(lambda: scene.trimmed_to.get(("t", 0)) == 100, "trim")
