@@ -3,8 +3,7 @@
 A manifest is asked for again and again, mostly unchanged. So what was read or written last is kept beside its version,
 and long ones are read and written in a thread.
 
-A manifest's older entries are in pages. Nobody else has to know: `segments` walks through all of them, `segment_at`
-finds one, `save` moves those away that make the root too long, `replacing` puts some in the place of others.
+A manifest's older entries are in pages (`paged_manifests`); `save` moves those there that make the root too long.
 
 A partition may lie in another archive than its policy says: it was moved, or the policy was changed first. load() finds
 it there, save() writes there, and home() says whose store has its objects. `moving` says how it gets from one to
@@ -14,16 +13,16 @@ another.
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from typing import TypeVar
 
-from tierproxy.archive.errors import ArchiveError, ClusterMismatch, ContinuityError, FormatError
+from tierproxy.archive.errors import ArchiveError, ClusterMismatch, FormatError
 from tierproxy.archive.json_fields import Fields, sealed
-from tierproxy.archive.manifest import Manifest, SegmentEntry, Sums
+from tierproxy.archive.manifest import Manifest, SegmentEntry
 from tierproxy.archive.moved import Moved, read_manifest
 from tierproxy.archive.names import (
     MANIFEST_FILE,
@@ -36,7 +35,8 @@ from tierproxy.archive.names import (
     partition_prefix,
 )
 from tierproxy.archive.page_files import PageFiles
-from tierproxy.archive.pages import Page, PageRef, Paging
+from tierproxy.archive.paged_manifests import PAGING, PagedManifests
+from tierproxy.archive.pages import Paging
 from tierproxy.archive.segment_index import SegmentIndex, SegmentInfo, read_index
 from tierproxy.archive.store import Conflict, NotFound, ObjectInfo, Store, StoreError, Truncated, Unavailable
 from tierproxy.byte_cache import ByteCache
@@ -54,7 +54,6 @@ READ_BACK_BYTES = 8 * 1024 * 1024
 LONG_BYTES = 64 * 1024
 LONG_SEGMENTS = LONG_BYTES // 400
 """A manifest beyond these is not read and written on the event loop; a segment's line has some 350 bytes."""
-PAGING = Paging()
 KEPT_BYTES = 64 * 1024 * 1024
 """Stored bytes of all the manifests that are kept; in memory they take about twice as much."""
 
@@ -89,7 +88,7 @@ HOPS = 8
 """Archives to be led through before giving up; there is one more for each move that a policy has not followed."""
 
 
-class Library:
+class Library(PagedManifests):
     """The archive of the cluster that our configuration calls `cluster`. All methods may raise StoreError.
 
     `tasks` are those that read pages, and go on when whoever asked has given up.
@@ -98,7 +97,7 @@ class Library:
     def __init__(self, store: Store, cluster: str, tasks: Tasks | None = None, paging: Paging = PAGING) -> None:
         self.store = store
         self.cluster = cluster
-        self._paging = paging
+        super().__init__(paging)
         self._pages = PageFiles(store, cluster, tasks or Tasks())
         self._kept: ByteCache[PartitionId, _Kept] = ByteCache(KEPT_BYTES, lambda kept: kept.size)
         self.name = ""
@@ -115,6 +114,9 @@ class Library:
     def others(self) -> list["Library"]:
         """The configuration's other archives."""
         return [other for other in self._all.values() if other is not self]
+
+    def _pages_of(self, pid: PartitionId) -> PageFiles:
+        return self.home(pid)._pages
 
     def home(self, pid: PartitionId) -> "Library":
         """The archive where the partition lies, by what load() found last: segments are in its store."""
@@ -230,7 +232,7 @@ class Library:
     async def put_manifest(self, pid: PartitionId, manifest: Manifest, version: str | None) -> VersionedManifest:
         """As save(), but into this archive, wherever the partition lies."""
         self._check_owner(pid, manifest)
-        manifest = await self._spilled(manifest)
+        manifest = await self.spilled(manifest)
         long = len(manifest.segments) + len(manifest.pages) > LONG_SEGMENTS
         data = await asyncio.to_thread(manifest.to_json) if long else manifest.to_json()
         stored = await self._write(manifest_key(self.cluster, pid), data, version)
@@ -273,156 +275,8 @@ class Library:
                 return name if parse_segment_name(name).last_offset < offset else None
         return None
 
-    # -- a manifest's entries, wherever they are ------------------------------------------------------------------
-
-    async def segments(
-        self, manifest: Manifest, from_offset: int = 0, *, since_ms: int | None = None
-    ) -> AsyncIterator[SegmentEntry]:
-        """The segments that hold `from_offset` or what follows, in order: the way to walk through all of them.
-
-        With `since_ms` only those with a record of that time or later; pages without any are not read.
-        FormatError, NotFound if a page is not what it should be.
-        """
-        first = max(from_offset, manifest.start_offset)
-        for page in manifest.pages:
-            if page.last_offset < first or (since_ms is not None and page.sums.max_timestamp < since_ms):
-                continue
-            entries = await self.page(manifest.pid, page)
-            for entry in entries.walk(first, since_ms):
-                yield entry
-        for entry in manifest.segments:
-            if entry.last_offset >= first and (since_ms is None or entry.max_timestamp >= since_ms):
-                yield entry
-
-    async def segment_at(self, manifest: Manifest, offset: int) -> SegmentEntry | None:
-        """The segment that holds `offset`, or else the next; None: all end below. Reads a page at the most.
-
-        FormatError, NotFound if the page is not what it should be.
-        """
-        offset = max(offset, manifest.start_offset)
-        found = manifest.find(offset)
-        if not isinstance(found, PageRef):
-            return found
-        entries = await self.page(manifest.pid, found)
-        return entries[entries.place(offset)]
-
-    def cached_segment_at(self, manifest: Manifest, offset: int) -> SegmentEntry | None:
-        """segment_at() without waiting: also None if the page that says it is not in memory."""
-        offset = max(offset, manifest.start_offset)
-        found = manifest.find(offset)
-        if not isinstance(found, PageRef):
-            return found
-        entries = self.home(manifest.pid)._pages.cached(manifest.pid, found)
-        return entries[entries.place(offset)] if entries is not None else None
-
-    async def page(self, pid: PartitionId, page: PageRef) -> Page:
-        """All entries of one page, also those below the start. FormatError, NotFound if it is not what it should be."""
-        return await self.home(pid)._pages.read(pid, page)
-
-    async def sums(self, manifest: Manifest) -> Sums:
-        """What all segments from the start on come to: Manifest.sums, but exact. Reads a page at the most."""
-        if not manifest.pages or manifest.pages[0].base_offset >= manifest.start_offset:
-            return manifest.sums
-        first, *others = manifest.pages
-        shown = await asyncio.to_thread(Sums.of, await self._shown(manifest, first))
-        return sum((page.sums for page in others), shown + Sums.of(manifest.segments))
-
-    async def replacing(self, manifest: Manifest, old: Sequence[SegmentEntry], new: Sequence[SegmentEntry]) -> Manifest:
-        """The next manifest, with `new` in the place of `old`, some neighbouring entries, wherever those are.
-
-        Pages that change are written anew, which is garbage unless the manifest is then saved. Offsets that `new`
-        leaves out are the caller's to account for: start_offset, end_offset, epochs and gaps stay as they are.
-        ContinuityError if `old` is not there as it is given, or `new` does not fit between its neighbours.
-        """
-        if not old:
-            raise ValueError("nothing is to be replaced")
-        first, last = old[0].base_offset, old[-1].last_offset
-        pages = manifest.pages
-        touched = [at for at, page in enumerate(pages) if page.last_offset >= first and page.base_offset <= last]
-        start, stop = (touched[0], touched[-1] + 1) if touched else (len(pages), len(pages))
-        paged = [entry for page in pages[start:stop] for entry in await self._shown(manifest, page)]
-        entries = [*paged, *manifest.segments]
-        at = next((at for at, entry in enumerate(entries) if entry.base_offset == first), len(entries))
-        after = at + len(old)
-        if entries[at:after] != list(old):
-            raise ContinuityError(f"{manifest.pid}: the segments to be replaced are not in the manifest any more")
-        end = entries[at - 1].last_offset if at else pages[start - 1].last_offset if start else -1
-        for entry in (*new, *entries[after : after + 1]):
-            if not end < entry.base_offset <= entry.last_offset:
-                raise ContinuityError(f"{manifest.pid}: {entry.key_name} does not fit where it is to be put")
-            end = entry.last_offset
-        generation = manifest.generation + 1
-        if not touched:
-            return replace(manifest, segments=(*entries[:at], *new, *entries[after:]), generation=generation)
-        rewritten = await self._write_pages(manifest, start, stop, [*paged[:at], *new, *paged[after:]])
-        left = tuple(entries[max(after, len(paged)) :])
-        return replace(manifest, pages=rewritten, segments=left, generation=generation)
-
-    async def unfolded(self, manifest: Manifest, offset: int) -> Manifest:
-        """The same with the segment before `offset`, and all that follow, in its root. For rare changes of a tail."""
-        pages = manifest.pages
-        below = sum(page.last_offset < offset for page in pages)
-        following: list[PageRef | SegmentEntry] = [*pages[below:], *manifest.segments]
-        if not following or following[0].base_offset >= offset:
-            below -= 1  # the one before is in an older page
-        stay = pages[: max(below, 0)]
-        entries = [entry for page in manifest.pages[len(stay) :] for entry in await self._shown(manifest, page)]
-        return replace(manifest, pages=stay, segments=(*entries, *manifest.segments))
-
-    async def merging(self, manifest: Manifest, run: Sequence[SegmentEntry], merged: SegmentEntry) -> Manifest:
-        """The next manifest, with one segment in the place of neighbours that hold the same together.
-
-        ContinuityError if they are not there any more, or `merged` holds something else.
-        """
-        if _contents([merged]) != _contents(run):
-            raise ContinuityError(f"{manifest.pid}: {merged.key_name} does not hold what it was merged from")
-        return await self.replacing(manifest, run, [merged])
-
-    async def rebuilding(self, manifest: Manifest, page: PageRef, entries: Sequence[SegmentEntry]) -> Manifest:
-        """The next manifest, with `entries` in the place of a page that can't be read; see replacing()."""
-        at = manifest.pages.index(page)
-        pages = await self._write_pages(manifest, at, at + 1, entries)
-        return replace(manifest, pages=pages, generation=manifest.generation + 1)
-
-    async def _spilled(self, manifest: Manifest) -> Manifest:
-        """With the older ones of the root's entries in pages, if there are too many."""
-        if len(manifest.segments) <= self._paging.root_most:
-            return manifest
-        keep = self._paging.root_keep
-        moving, kept = manifest.segments[:-keep], manifest.segments[-keep:]
-        end = len(manifest.pages)
-        start, entries = end, list(moving)
-        if manifest.pages and manifest.pages[-1].sums.segments < self._paging.page_most:
-            try:
-                entries[:0] = await self._shown(manifest, manifest.pages[-1])
-                start = end - 1
-            except (FormatError, NotFound) as error:
-                log.error("%s: a page of its manifest is damaged, a new one is begun: %s", manifest.pid, error)
-        return replace(manifest, pages=await self._write_pages(manifest, start, end, entries), segments=kept)
-
-    async def _shown(self, manifest: Manifest, page: PageRef) -> Sequence[SegmentEntry]:
-        """A page's entries from the start on."""
-        entries = await self.page(manifest.pid, page)
-        return await asyncio.to_thread(list, entries.walk(manifest.start_offset))
-
-    async def _write_pages(
-        self, manifest: Manifest, start: int, stop: int, entries: Sequence[SegmentEntry]
-    ) -> tuple[PageRef, ...]:
-        """The manifest's pages, with new ones of `entries` in the places [start, stop).
-
-        The page before is taken in if both together fill no more than half a page, so that what shrinks does not
-        leave many small ones.
-        """
-        most = self._paging.page_most
-        if start and entries and stop - start and manifest.pages[start - 1].sums.segments + len(entries) <= most // 2:
-            with suppress(FormatError, NotFound):  # what is damaged stays for itself
-                entries = [*await self._shown(manifest, manifest.pages[start - 1]), *entries]
-                start -= 1
-        parts = [entries[at : at + most] for at in range(0, len(entries), most)]
-        written = [await self.home(manifest.pid)._pages.write(manifest.pid, part) for part in parts]
-        return (*manifest.pages[:start], *written, *manifest.pages[stop:])
-
     # -- segments -------------------------------------------------------------------------------------------------
+
     async def referenced(self, manifest: Manifest) -> set[str]:
         """Names of all objects in the partition's folder that are needed: what is not among them is garbage."""
         return manifest.referenced() | {entry.key_name async for entry in self.segments(manifest)}
@@ -522,10 +376,3 @@ def _read_cluster_id(data: bytes) -> str:
     cluster_id = fields.text("cluster_id")
     fields.finish()
     return cluster_id
-
-
-def _contents(run: Sequence[SegmentEntry]) -> tuple[object, ...]:
-    """What must be the same before and after merging."""
-    sums = Sums.of(run)
-    counts = sums.plain_size, sums.records, sums.min_timestamp, sums.max_timestamp, sums.created_ms
-    return run[0].base_offset, run[-1].last_offset, *counts

@@ -5,7 +5,8 @@ Readers' requests are not in it, nor what retries and restarts cost.
 
 from math import ceil
 
-from tierproxy.archive.library import PAGING, READ_BACK_BYTES
+from tierproxy.archive.library import READ_BACK_BYTES
+from tierproxy.archive.paged_manifests import PAGING
 from tierproxy.archive.upkeep import LEAST_PARTS
 from tierproxy.config import Config
 from tierproxy.costs import MONTH_MS, Requests

@@ -11,9 +11,10 @@ from crc32c import crc32c
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
 from protocol.batches import CRC_FROM, read_batch_header
-from tierproxy.archive.library import PAGING, Library
+from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Gap, Manifest
 from tierproxy.archive.names import PartitionId
+from tierproxy.archive.paged_manifests import PAGING
 from tierproxy.archive.pages import Paging
 from tierproxy.archive.segment import SegmentWriter
 from tierproxy.archive.segment_index import SegmentInfo
