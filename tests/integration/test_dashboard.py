@@ -131,6 +131,14 @@ def test_pages_and_terminal_say_what_the_archive_says(proxy: Proxy, names: dict[
     assert any("checksum" in each["message"] for each in workers["archiver"]["troubles"])
 
 
+AS_IN_A_TERMINAL = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("tierproxy", run_name="__main__")
+"""
+"""Whoever runs these tests in the background of a shell has SIGINT ignored, and so have all children."""
+
+
 def test_the_terminal_shows_it_to_people(proxy: Proxy, names: dict[str, str], tmp_path: Path) -> None:
     shown = proxy.cli("status", names["holed"], "dash.k*", check=False)
     assert "readers wait at 1 hole of 150 offsets" in shown.stdout
@@ -138,7 +146,7 @@ def test_the_terminal_shows_it_to_people(proxy: Proxy, names: dict[str, str], tm
     assert names["wide"] not in shown.stdout
     assert shown.returncode == 1
     assert proxy.cli("status", names["kept"]).returncode == 0
-    command = ["-m", "tierproxy", "status", names["kept"], "--watch", "1", "--config", str(proxy.config_file)]
+    command = ["-c", AS_IN_A_TERMINAL, "status", names["kept"], "--watch", "1", "--config", str(proxy.config_file)]
     watching = Process("status", [sys.executable, *command], log=tmp_path / "status.log", cwd=PROJECT)
     watching.wait_until(
         lambda: watching.output().count("all is well with 1 topic") > 1, seconds=120, what="a second look"
