@@ -44,10 +44,12 @@ class ReadAhead:
             return  # as in _unpack
         whole = stream.pace >= 0 and last.segment.entry.stored_size <= READ_WHOLE_BYTES  # most are of one size
         most = READ_WHOLE_BYTES + READ_WHOLE_BYTES // GROWTH if whole else READ_JOIN_BYTES
-        window = stream.window(self._chunks.read_seconds, most, share)
+        window = stream.window(self._chunks.read_seconds(READ_JOIN_BYTES), most, share)
         if stream.ahead < window // 2 or stream.ahead + READ_JOIN_BYTES <= window:
             stream.filling = True
-            self._tasks.spawn(self._fill(source, stream, offset, window), f"read ahead of {source.pid}", awaited=True)
+            self._tasks.spawn(
+                self._fill(source, stream, offset, window, share), f"read ahead of {source.pid}", awaited=True
+            )
 
     def _unpack(self, source: Source, last: Place, offset: int, plain: int) -> None:
         """Decompress about as much as the reader took, and half as much again; of that what isn't done yet."""
@@ -69,7 +71,7 @@ class ReadAhead:
                 return
             place = self._places.cached_after(source, Place(place.segment, place.index, stop - 1))
 
-    async def _fill(self, source: Source, stream: Stream, offset: int, window: int) -> None:
+    async def _fill(self, source: Source, stream: Stream, offset: int, window: int, share: int) -> None:
         """Read on from the stream's frontier until its window is full. Errors are the next reader's."""
         done = False
         try:
@@ -77,7 +79,7 @@ class ReadAhead:
                 stream.frontier, stream.ahead = offset, 0
             while stream.frontier < source.manifest.end_offset and stream.ahead < window:
                 segment = await self._places.segment(source, stream.frontier)
-                if self._can_be_whole(stream, segment, window):
+                if self._can_be_whole(stream, segment, window, share):
                     if segment.entry.stored_size > window - stream.ahead:
                         break  # there will be room
                     self._read_whole(stream, segment)
@@ -91,13 +93,16 @@ class ReadAhead:
             if not done:
                 stream.missed()
 
-    def _can_be_whole(self, stream: Stream, segment: Located, window: int) -> bool:
+    def _can_be_whole(self, stream: Stream, segment: Located, window: int, share: int) -> bool:
         """Whether a segment is to be read by one request, now or once the window has room for it.
 
-        The reader has enough to do meanwhile then, and nobody waits for the index.
+        The reader has enough to do meanwhile then, and nobody waits for the index. Where it hasn't, and there is memory
+        for more, several requests bring it sooner.
         """
         size, ahead = segment.entry.stored_size, stream.ahead
         if stream.frontier > segment.entry.base_offset or self._chunks.expects_index(segment.key):
+            return False
+        if size > READ_JOIN_BYTES and window < share and stream.lasts() < self._chunks.read_seconds(size):
             return False
         return size <= min(READ_WHOLE_BYTES, max(FIRST_READ, GROWTH * ahead), window - size // GROWTH)
 

@@ -37,6 +37,8 @@ SMALL_SEGMENT = 1 << 20
 """Stored bytes up to which a segment is read whole when only its index is asked for: one trip instead of two."""
 READ_JOIN_BYTES = 16 << 20
 """Stored bytes that one request reads at the most."""
+LARGE_READ = 2 << 20
+"""Stored bytes of which it takes longer to send them than to begin."""
 UNPACK_TOGETHER = 4
 """Chunks in one trip to a thread."""
 
@@ -83,8 +85,8 @@ class Chunks:
         self._coming = 0
         """Bytes that are being read."""
         self._reads = reads or DirectReads()
-        self.read_seconds = 0.0
-        """How long a read takes, lately."""
+        self._read_seconds = 0.0  # how long a read takes, lately
+        self._byte_seconds = 0.0  # and, of large ones, how long for a byte
         self._threads = background_threads(min(8, max(2, os.cpu_count() or 2)), "decompress")
 
     @property
@@ -104,6 +106,10 @@ class Chunks:
         for cache, (size, most) in (sizes | {"index": (self._indexes.size, self._index_capacity)}).items():
             MEMORY_CACHE_BYTES.labels(cache).set(size)
             MEMORY_CACHE_LIMIT.labels(cache).set(most)
+
+    def read_seconds(self, size: int) -> float:
+        """How long it takes to read so many bytes by one request: a store sends on one connection only so fast."""
+        return max(self._read_seconds, size * self._byte_seconds)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -337,7 +343,10 @@ class Chunks:
             finally:
                 self._coming -= end - start
             took = asyncio.get_running_loop().time() - began
-        self.read_seconds += (took - self.read_seconds) / 4 if self.read_seconds else took
+        self._read_seconds += (took - self._read_seconds) / 4 if self._read_seconds else took
+        if end - start >= LARGE_READ:
+            each = took / (end - start)
+            self._byte_seconds += (each - self._byte_seconds) / 4 if self._byte_seconds else each
         return data
 
 

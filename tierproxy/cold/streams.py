@@ -59,6 +59,10 @@ class Stream:
         """What it wants is neither in memory nor on its way: reading ahead begins anew."""
         self.frontier, self.ahead = -1, 0
 
+    def lasts(self) -> float:
+        """Seconds that it needs for what is read ahead of it; 0 if its pace is not known."""
+        return self.ahead * max(self.pace, 0.0)
+
     def window(self, latency: float, read: int, share: int) -> int:
         """Bytes to have read ahead, given how long a read takes and how many bytes it brings at the most."""
         meanwhile = 2 * latency / max(self.pace, 1e-12) if self.pace >= 0 else 0.0

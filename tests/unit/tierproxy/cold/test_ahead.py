@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.tierproxy.cli.archives import Archive, batch
 from tests.unit.tierproxy.cold.shelf import Shelf
-from tierproxy.cold import ahead, guess, streams
+from tierproxy.cold import ahead, chunks, guess, streams
 from tierproxy.cold.budget import ByteBudget
 
 JOIN = 64 << 10
@@ -69,6 +69,15 @@ async def test_segments_that_fit_are_read_whole_once_there_is_room(
             await one.quiet()
         _, *others = [entry.stored_size for entry in archive.manifest.segments]
         assert [end - start for _, start, end in one.store.reads[-len(others) :]] == others
+
+
+async def test_large_reads_take_as_long_as_they_are_large(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with shelf(archive) as one:
+        await one.read(0, 1)
+        assert one.chunks.read_seconds(1) == one.chunks.read_seconds(1 << 40) > 0, "only small ones came"
+        monkeypatch.setattr(chunks, "LARGE_READ", 1)
+        await read_all(one)
+        assert one.chunks.read_seconds(2 << 40) == 2 * one.chunks.read_seconds(1 << 40) > one.chunks.read_seconds(1)
 
 
 async def test_who_only_looks_at_the_first_records_costs_no_more_than_one_read_ahead(archive: Archive) -> None:

@@ -36,6 +36,13 @@ def test_many_readers_have_small_windows_but_never_none() -> None:
     assert reader(0.01, MIB).window(0.1, 16 * MIB, 1) == LEAST_WINDOW
 
 
+def test_what_is_ahead_lasts_as_long_as_the_reader_needs_for_it() -> None:
+    stream = reader(0.01, MIB)
+    stream.ahead = 5 * MIB
+    assert stream.lasts() == pytest.approx(0.05)
+    assert Stream(0.0, ahead=MIB).lasts() == 0.0
+
+
 def test_nothing_is_known_of_the_speed_at_first() -> None:
     assert Stream(0.0).window(0.1, 16 * MIB, 100 * MIB) == 16 * MIB
     assert Stream(0.0).window(0.1, 16 * MIB, 5 * MIB) == 5 * MIB
