@@ -68,7 +68,7 @@ class Table:
             if time.monotonic() > until:
                 self.give_up(found)
                 return
-            time.sleep(0.02)
+            time.sleep(0.02)  # between two questions
             found, again = None, True
 
     def take(self, found: Findings) -> None:

@@ -106,7 +106,7 @@ def _step(table: Table, handlers: list[Handler], wanted: FetchAsk) -> None:
         if time.monotonic() > until:
             table.give_up(findings)
             return
-        time.sleep(0.02)
+        time.sleep(0.02)  # between two questions
 
 
 def _compare(wanted: FetchAsk, ref: Fetched, arc: Fetched, table: Table, findings: Findings) -> None:

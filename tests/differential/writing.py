@@ -135,4 +135,4 @@ class Writer:
                 return answer
             assert errors <= _AGAIN, f"the broker said {errors}"
             assert time.monotonic() < deadline, f"the broker goes on saying {errors}"
-            time.sleep(0.02)
+            time.sleep(0.02)  # between two questions

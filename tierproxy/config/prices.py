@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from tierproxy.config.fields import kind_of
 from tierproxy.config.section import Section
 
-DEFAULT_SOURCE = "list prices of AWS in us-east-1, 2025 (S3 Standard, EBS gp3)"
+DEFAULT_SOURCE = "about what AWS asks in us-east-1 (S3 Standard, EBS gp3), not looked up"
 MOST = 1e9
 
 
