@@ -3,19 +3,21 @@
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
 from protocol.apis import ApiKey
 from protocol.batches import BatchHeader, walk
+from protocol.codec import decode_metadata_response, encode_metadata_request
 from protocol.fetch import FetchPartition, build_fetch_request
 from protocol.fetch_response import FetchResponse, parse_fetch_response
 from protocol.headers import request_header
 from protocol.producing import produce_request, read_produce_response
 from protocol.wire import Buffer
 
-FETCH_VERSION = 11  # the last one that names topics without tag sections: cheap to build and to read
+FETCH_VERSION = 13  # by topic id, as clients have done since Kafka 3.1
+METADATA_VERSION = 10  # the first one that tells ids
 PRODUCE_VERSION = 8
 CLIENT = "bench"
 SECONDS = 120
@@ -31,6 +33,7 @@ class Connection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = memoryview(bytearray(buffer))
         self._correlation = 0
+        self._ids: dict[str, bytes] = {}
 
     def send(self, *pieces: Buffer) -> None:
         """One request, in pieces, without its size."""
@@ -47,6 +50,7 @@ class Connection:
     def send_fetch(
         self, partitions: Sequence[FetchPartition], *, max_bytes: int = 50 << 20, max_wait_ms: int = 500
     ) -> None:
+        partitions = [replace(each, topic=None, topic_id=self._id(str(each.topic))) for each in partitions]
         self._correlation += 1
         fetch = build_fetch_request(
             FETCH_VERSION,
@@ -67,6 +71,16 @@ class Connection:
         if errors or answer.error:
             raise RuntimeError(f"the fetch was answered by error {answer.error}, partitions' errors are {errors}")
         return answer
+
+    def _id(self, topic: str) -> bytes:
+        """Asked for once."""
+        if topic not in self._ids:
+            self._correlation += 1
+            header = request_header(ApiKey.METADATA, METADATA_VERSION, self._correlation, CLIENT)
+            self.send(header, encode_metadata_request(METADATA_VERSION, [topic]))
+            (about,) = decode_metadata_response(self.receive(), METADATA_VERSION).topics
+            self._ids[topic] = about.topic_id
+        return self._ids[topic]
 
     def send_produce(self, topic: str, partition: int, batch: Buffer) -> None:
         self._correlation += 1
