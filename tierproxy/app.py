@@ -27,7 +27,7 @@ from tierproxy.admin import Admin, Health
 from tierproxy.allocator import keep_freed_memory
 from tierproxy.archive.library import Library
 from tierproxy.archive.manifest import Manifest
-from tierproxy.archive.names import PartitionId
+from tierproxy.archive.names import PartitionId, cluster_key
 from tierproxy.archive.store_paced import PacedStore
 from tierproxy.archive.stores import open_store, warm_up
 from tierproxy.catalog import Catalog
@@ -298,7 +298,7 @@ class App:
                 CONNECTIONS_LIMIT.set(config.limits.connections)
                 await caches.start()
             if await self._reached(scout.start if serves else archiver_cluster.refresh):
-                await warm_up(stores.values())
+                await warm_up(stores.values(), cluster_key(config.cluster.name))
                 _spare_what_stays()
                 if serves:
                     await listener.open_bootstrap()

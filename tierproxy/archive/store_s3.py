@@ -50,6 +50,8 @@ T = TypeVar("T")
 
 SLOWEST = 128 * 1024
 """Bytes a second that a store must move at the least, all attempts and pauses counted."""
+WARM_UP_SECONDS = 1.0
+"""A store that is away, or far, must not keep a process from starting."""
 _WRITE = "tierproxy-write"
 """The metadata that holds the name of a conditional write."""
 
@@ -202,11 +204,17 @@ class S3Store:
                 return
             page = {"ContinuationToken": answer["NextContinuationToken"]}
 
-    async def warm_up(self) -> None:
-        """Make the client now, which takes a fifth of a second, some of it on the event loop. Errors are the first
-        call's."""
+    async def warm_up(self, key: str) -> None:
+        """Make the client now, which takes a fifth of a second, and read `key` in both ways, whether it is there or
+        not: the first request takes fifty times as much as others, for certificates, rules for endpoints, a connection
+        and much that is made when it is first used. Errors are the first call's."""
         with suppress(StoreError), mapped(f"s3://{self._place.bucket}"):
             await self._connected()
+        with suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(WARM_UP_SECONDS):
+                with suppress(NotFound):
+                    await self.get(key)
+                await self.get_range(key, 0, 1)
 
     async def check(self) -> None:
         """See Store."""

@@ -3,6 +3,7 @@
 What S3 needs is imported with the first such archive: botocore takes a sixth of the time of a start.
 """
 
+import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,14 +29,16 @@ def open_store(about: ArchiveConfig) -> Store:
     return S3Store(s3_place(about))
 
 
-async def warm_up(stores: Iterable[Store]) -> None:
-    """Do now what would take its time, and everybody else's, when a store is asked the first time. Raises nothing."""
-    for store in stores:
-        if not isinstance(store, FileStore):
-            from tierproxy.archive.store_s3 import S3Store
+async def warm_up(stores: Iterable[Store], key: str) -> None:
+    """Do now what would take its time, and everybody else's, when a store is asked the first time; `key` is what it is
+    asked for. Raises nothing."""
+    async with asyncio.TaskGroup() as tasks:
+        for store in stores:
+            if not isinstance(store, FileStore):
+                from tierproxy.archive.store_s3 import S3Store
 
-            assert isinstance(store, S3Store)
-            await store.warm_up()
+                assert isinstance(store, S3Store)
+                tasks.create_task(store.warm_up(key))
 
 
 def s3_place(about: ArchiveConfig) -> "S3Place":

@@ -52,6 +52,21 @@ async def store(s3_place: S3Place, way: Relay) -> AsyncIterator[S3Store]:
     await store.close()
 
 
+# -- the first requests ---------------------------------------------------------------------------------------------
+
+
+async def test_warming_up_asks_in_both_ways_and_raises_nothing(store: S3Store, way: Relay) -> None:
+    await store.warm_up(KEY)  # nothing is there
+    await store.put(KEY, b"x")
+    way.requests.clear()
+    await store.warm_up(KEY)
+    assert way.requests == ["GET", "GET"]
+    way.faults = [hang]
+    await store.warm_up(KEY)
+    way.faults = [answer(403, "AccessDenied")]
+    await store.warm_up(KEY)
+
+
 # -- retries --------------------------------------------------------------------------------------------------------
 
 PASSING: list[Fault] = [
