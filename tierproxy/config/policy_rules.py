@@ -16,6 +16,7 @@ _ARCHIVE_ONLY_KEYS = (
     "storage_class",
     "segment",
     "compression",
+    "recompress",
     "trim",
     "on_gap",
     "cold_read_rate",

@@ -172,7 +172,9 @@ class Archiver:
                 if before.archive == policy.archive and (not task.done() or worker.state is State.STOPPED):
                     if before != policy:
                         self._policies[pid] = policy
-                        worker.change(self._rules(pid, policy), policy.compression, policy.storage_class)
+                        worker.change(
+                            self._rules(pid, policy), policy.compression, policy.recompress, policy.storage_class
+                        )
                     continue
                 self._end_worker(pid)  # it crashed (which is logged) or missed its topic: once more from the start
             await self._begin_worker(pid, policy, view)
@@ -261,7 +263,9 @@ class Archiver:
         around = await self._surroundings(policy.archive, view)
         if around is None:
             return
-        spool = SpoolSettings(self._in_force.now.archiver.spool, policy.compression, self._memory, self._press)
+        spool = SpoolSettings(
+            self._in_force.now.archiver.spool, policy.compression, self._memory, self._press, policy.recompress
+        )
         worker = PartitionWorker(pid, self._rules(pid, policy), spool, around, policy.storage_class)
         self._workers[pid] = worker, self._tasks.spawn(worker.run(), f"archive {pid}")
         self._policies[pid] = policy

@@ -157,7 +157,13 @@ class Housekeeper:
         trouble = partition_troubles(pid) + "merge"
         try:
             merged = await join(
-                library, pid, plan.run, charge.policy.compression, self._rules.spool, charge.policy.storage_class
+                library,
+                pid,
+                plan.run,
+                charge.policy.compression,
+                self._rules.spool,
+                charge.policy.storage_class,
+                recompress=charge.policy.recompress,
             )
         except (TierproxyError, OSError) as error:
             self._merge_not_before[pid] = began + MERGE_AGAIN

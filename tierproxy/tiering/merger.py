@@ -38,19 +38,21 @@ async def join(
     level: int,
     spool: Path | None = None,
     storage_class: str | None = None,
+    *,
+    recompress: bool = False,
 ) -> SegmentEntry:
     """Store one segment that holds what those of `run` hold; its entry, which no manifest names yet.
 
-    `level` is zstd's; `spool` a directory for a file meanwhile, None the system's own for such. `storage_class` is of
-    the new segment, None the archive's. It counts as archived
-    when the newest of its parts was. Raises StoreError, OSError when the spool can't be written, and FormatError when a
+    `level` is zstd's, `recompress` as SegmentWriter has it; `spool` a directory for a file meanwhile, None the system's
+    own for such. `storage_class` is of the new segment, None the archive's. It counts as archived when the newest of
+    its parts was. Raises StoreError, OSError when the spool can't be written, and FormatError when a
     part is damaged, or the new object can't be read back.
     """
     directory = str(spool) if spool is not None else None
     with SpooledTemporaryFile(max_size=MEMORY_BYTES, dir=directory) as written:
         file = cast(BinaryIO, written)
         about = SegmentInfo(library.cluster, pid.topic, pid.topic_id, pid.partition)
-        writer = SegmentWriter(about, level, file)
+        writer = SegmentWriter(about, level, file, recompress=recompress)
         for part in run:
             await _append(library, pid, part, writer)
         await asyncio.to_thread(writer.finish)

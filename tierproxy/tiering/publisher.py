@@ -157,7 +157,7 @@ class Publisher:
             offset = await asyncio.to_thread(cut_point, batches_of(whole, index), action.offset, action.log_start)
             if not entry.base_offset < offset <= entry.last_offset:
                 return offset, None
-            writer = SegmentWriter(index.about, spool.level, part)
+            writer = SegmentWriter(index.about, spool.level, part, recompress=spool.recompress)
             await asyncio.to_thread(copy_below, whole, index, offset, writer)
             if not writer.plain_bytes:  # the cut lies in the first batch
                 return offset, None

@@ -43,12 +43,13 @@ class OtherHistory(UnreadableBatch):
 @dataclass(frozen=True, slots=True)
 class SpoolSettings:
     """`directory` None: the system's own for temporary files. `level`: zstd's. `press`: threads that compress, which
-    then goes on while the next answer is on its way."""
+    then goes on while the next answer is on its way. `recompress`: see SegmentWriter."""
 
     directory: Path | None
     level: int
     memory: SegmentMemory
     press: Executor | None = None
+    recompress: bool = False
 
 
 class OpenSegment:
@@ -70,7 +71,9 @@ class OpenSegment:
         directory = str(settings.directory) if settings.directory is not None else None
         self._spool = SpooledTemporaryFile(dir=directory)  # noqa: SIM115 - lives as long as this
         self._file = cast(BinaryIO, self._spool)  # which it is since Python 3.11; the stubs say IO[bytes]
-        self._writer = SegmentWriter(about, settings.level, self._file, press=settings.press)
+        self._writer = SegmentWriter(
+            about, settings.level, self._file, recompress=settings.recompress, press=settings.press
+        )
         self._in_memory = True  # the spool is
         self._memory = settings.memory.enter()
 

@@ -133,10 +133,10 @@ class PartitionWorker:
         """Seconds for which an open transaction has held the archive back."""
         return self._stalls.lasting(self._around.clock.monotonic())
 
-    def change(self, rules: steps.Rules, compression: int, storage_class: str | None) -> None:
+    def change(self, rules: steps.Rules, level: int, recompress: bool, storage_class: str | None) -> None:
         """Another policy for the same archive. The open segment keeps its compression; nothing is copied again."""
         self._machine.change(rules)
-        self._spool = replace(self._spool, level=compression)
+        self._spool = replace(self._spool, level=level, recompress=recompress)
         self._publisher.storage_class = storage_class
         self._handover.wake()  # it may be waiting for a time that the old rules gave
 

@@ -169,11 +169,11 @@ async def _sample(
     if error or part is None or not part.records:
         return f"can't be fetched: {error_name(error)}" if error else "no records where the sample was to be taken"
     about = SegmentInfo(config.cluster.name, tp.topic, topic.topic_id, tp.partition)
-    return await asyncio.to_thread(_compressed, about, facts.topics[tp.topic].compression, part.records)
+    return await asyncio.to_thread(_compressed, about, facts.topics[tp.topic], part.records)
 
 
-def _compressed(about: SegmentInfo, level: int, records: memoryview) -> Sample | str:
-    writer = SegmentWriter(about, level, io.BytesIO())
+def _compressed(about: SegmentInfo, policy: TopicPolicy, records: memoryview) -> Sample | str:
+    writer = SegmentWriter(about, policy.compression, io.BytesIO(), recompress=policy.recompress)
     for header, batch in walk(records):
         writer.append(batch, header)
     if not writer.plain_bytes:

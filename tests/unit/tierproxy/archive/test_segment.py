@@ -26,13 +26,18 @@ from tierproxy.archive.segment_index import Aborted, SegmentIndex, SegmentInfo, 
 
 ABOUT = SegmentInfo("prod", "flights", bytes(range(16)), 3)
 PRODUCER = 7
+LZ4 = 3
 
 
 def write(
-    *batches: bytes, aborted: Iterable[tuple[int, int]] = (), level: int = 3, chunk_bytes: int = 1 << 20
+    *batches: bytes,
+    aborted: Iterable[tuple[int, int]] = (),
+    level: int = 3,
+    chunk_bytes: int = 1 << 20,
+    recompress: bool = False,
 ) -> bytes:
     sink = io.BytesIO()
-    writer = SegmentWriter(ABOUT, level, sink, chunk_bytes)
+    writer = SegmentWriter(ABOUT, level, sink, chunk_bytes, recompress=recompress)
     fill(writer, *batches)
     for entry in aborted:
         writer.note_aborted(*entry)
@@ -311,6 +316,16 @@ def test_what_does_not_shrink_stays_about_its_size(codec: int) -> None:
     segment = write(*batches, level=19, chunk_bytes=20_000)
     assert plain(segment) == b"".join(batches)
     assert len(segment) < 1.02 * len(b"".join(batches))
+
+
+def test_what_producers_have_compressed_stays_as_it_is_unless_it_is_to_be_made_smaller() -> None:
+    """As lz4 leaves it: without repetitions, and with fewer kinds of bytes than there are."""
+    noise = random.Random(5)
+    batches = [make_batch(i, [(0, 1, None, noise.randbytes(2000).hex().encode(), ())], codec=LZ4) for i in range(100)]
+    log = b"".join(batches)
+    as_it_is, smaller = write(*batches, level=9), write(*batches, level=9, recompress=True)
+    assert plain(as_it_is) == plain(smaller) == log
+    assert len(as_it_is) > 0.95 * len(log) > 0.8 * len(log) > len(smaller)
 
 
 def test_after_data_that_does_not_shrink_compression_is_tried_again() -> None:

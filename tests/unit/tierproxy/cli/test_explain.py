@@ -57,6 +57,7 @@ def test_the_policy_that_applies_and_those_that_do_not() -> None:
         "segment.bytes": ("1MiB", "policy"),
         "segment.age": ("5m", "defaults"),
         "compression": ("zstd-3", "built in"),
+        "recompress": ("false", "built in"),
         "trim": ("delete-records", "built in"),
         "on_gap": ("skip", "built in"),
         "cold_read_rate": ("5MiB/s", "policy"),

@@ -403,6 +403,29 @@ async def test_retention_that_comes_near_is_an_alarm_until_the_archiver_has_caug
 # ---- the configuration changes -------------------------------------------------------------------------------
 
 
+async def test_what_producers_have_compressed_is_made_smaller_once_the_policy_says_so(
+    brokers: FakeCluster, tmp_path: Path
+) -> None:
+    hex_digits = random.Random(5).randbytes(20_000).hex().encode()  # lz4 finds nothing to repeat in them
+    made = make_batch(0, [(0, 1_000, None, hex_digits, ())], codec=3)
+    partition = brokers.create_topic("t")[0]
+    partition.append(made)
+    async with Scene(brokers, tmp_path, KEEP_ALL) as scene:
+        sizes = [_data_size(await scene.archived("t", 1))]
+        scene.change({**KEEP_ALL, "recompress": True})
+        while len(sizes) < 50 and sizes[-1] > 0.8 * len(made):  # segments that are open stay as they are
+            partition.append(made)
+            sizes.append(_data_size(await scene.archived("t", len(sizes) + 1)))
+    assert sizes[0] > 0.95 * len(made)
+    assert sizes[-1] < 0.8 * len(made)
+
+
+def _data_size(manifest: Manifest) -> int:
+    """Of its last segment."""
+    entry = manifest.segments[-1]
+    return entry.stored_size - entry.index_size
+
+
 async def test_another_policy_holds_at_once_and_nothing_is_copied_again(brokers: FakeCluster, tmp_path: Path) -> None:
     """The open segment waits for a week; a policy with a shorter age closes it."""
     patient = {"segment": {"bytes": "1MiB", "age": "7d"}}

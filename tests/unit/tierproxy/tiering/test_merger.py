@@ -1,5 +1,6 @@
 """tierproxy.tiering.merger on a real directory: nothing is changed but where the batches lie."""
 
+import random
 from dataclasses import replace
 from hashlib import sha256
 from itertools import pairwise
@@ -38,6 +39,17 @@ def merge(archive: Archive, run: tuple[SegmentEntry, ...] | None = None) -> tupl
     merged, index = archive.do(work)
     archive.save(with_merged(archive.manifest, run, merged))
     return merged, index
+
+
+@pytest.mark.parametrize("recompress", [False, True])
+def test_what_producers_have_compressed_is_made_smaller_if_asked_to(tmp_path: Path, recompress: bool) -> None:
+    archive = Archive(tmp_path)
+    noise = random.Random(5)
+    made = [make_batch(i, [(0, 1, None, noise.randbytes(20_000).hex().encode(), ())], codec=3) for i in range(2)]
+    run = archive.add(made[0]).add(made[1]).manifest.segments
+    merged = archive.do(lambda library: join(library, archive.pid, run, LEVEL, recompress=recompress))
+    share = (merged.stored_size - merged.index_size) / sum(map(len, made))
+    assert share < 0.8 if recompress else share > 0.95
 
 
 def log_of(archive: Archive, manifest: Manifest | None = None) -> bytes:
