@@ -32,6 +32,17 @@ class ReadAhead:
         self._streams = streams
         self._tasks = tasks
 
+    def onward(self, source: Source, offset: int) -> int:
+        """Up to which byte of its segment to read at once for who asks for `offset`, of whom nothing is known yet.
+
+        Who begins at the beginning will hardly want its first records alone, and would wait for one more trip. Several
+        such readers, or partitions of one, may begin in the same moment: so what is on its way counts.
+        """
+        if offset > source.manifest.start_offset:
+            return 0
+        room = self._chunks.stored_capacity // 2 - self._chunks.coming
+        return READ_JOIN_BYTES if min(room, self._share() // 2) >= READ_JOIN_BYTES else 0
+
     def served(self, source: Source, stream: Stream, last: Place, offset: int, plain: int) -> None:
         """`stream` was given `plain` bytes, the last of them from `last`, and will ask for `offset` next."""
         if stream.answers < 2 or offset >= source.manifest.end_offset:
@@ -39,7 +50,7 @@ class ReadAhead:
         self._unpack(source, last, offset, plain)
         if stream.filling or self._chunks.crowded:
             return
-        share = self._chunks.stored_capacity * 2 // 3 // self._streams.active(asyncio.get_running_loop().time())
+        share = self._share()
         if last.chunk.stored_size > 2 * share:
             return  # as in _unpack
         whole = stream.pace >= 0 and last.segment.entry.stored_size <= READ_WHOLE_BYTES  # most are of one size
@@ -50,6 +61,10 @@ class ReadAhead:
             self._tasks.spawn(
                 self._fill(source, stream, offset, window, share), f"read ahead of {source.pid}", awaited=True
             )
+
+    def _share(self) -> int:
+        """Stored bytes that may be ahead of one reader."""
+        return self._chunks.stored_capacity * 2 // 3 // self._streams.active(asyncio.get_running_loop().time())
 
     def _unpack(self, source: Source, last: Place, offset: int, plain: int) -> None:
         """Decompress about as much as the reader took, and half as much again; of that what isn't done yet."""

@@ -95,6 +95,11 @@ class Chunks:
         return self._memory - self._plain.size - self._indexes.size
 
     @property
+    def coming(self) -> int:
+        """Bytes that are on their way."""
+        return self._coming
+
+    @property
     def crowded(self) -> bool:
         """Whether reads wait for their turn: reading ahead would only make those wait longer that are waited for."""
         return self._budget.crowded
@@ -245,23 +250,31 @@ class Chunks:
 
     # -- before the index is known ----------------------------------------------------------------------------------
 
-    async def index_and_guess(self, segment: Located, offset: int) -> SegmentIndex:
-        """The index; and, where that has to be read, the chunk of `offset` comes at the same time, with some luck."""
+    async def index_and_guess(self, segment: Located, offset: int, onward: int = 0) -> SegmentIndex:
+        """The index; and, where that has to be read, the chunk of `offset` comes at the same time, with some luck, and
+        what follows it in the segment's first `onward` bytes."""
         small = segment.entry.stored_size <= self._small_segment
         if small or self.crowded or self.expects_index(segment.key):
             return await self.index(segment)
-        return await asyncio.shield(self._fly_index(segment, self._read_index_and_guess(segment, offset)))
+        return await asyncio.shield(self._fly_index(segment, self._read_index_and_guess(segment, offset, onward)))
 
-    async def _read_index_and_guess(self, segment: Located, offset: int) -> SegmentIndex:
+    async def _read_index_and_guess(self, segment: Located, offset: int, onward: int) -> SegmentIndex:
         """All who wait for the index find the chunks on their way, when they have it."""
-        guess = Guess.of(segment.entry, offset)
-        reading = self._tasks.spawn(
-            self._read(segment, guess.start, guess.end), f"about {offset} of {segment.key}", awaited=True
-        )
+        guesses = Guess.onward(segment.entry, offset, onward)
+        readings = [
+            self._tasks.spawn(
+                self._read(segment, each.start, each.end), f"about {offset} of {segment.key}", awaited=True
+            )
+            for each in guesses
+        ]
         index = await self._read_index(segment, whole=False)
         number = index.chunk_at(offset)
-        if number is not None and (found := guess.chunks(index, number)):
-            self._fly(segment, found, self._cut_out(segment, index, guess, found, reading))
+        if number is not None:
+            for guess, reading in zip(guesses, readings, strict=True):
+                found = guess.chunks(index, number)
+                if found:
+                    self._fly(segment, found, self._cut_out(segment, index, guess, found, reading))
+                    number = found.stop
         return index
 
     async def _cut_out(
@@ -270,8 +283,9 @@ class Chunks:
         data = memoryview(await asyncio.shield(reading))
         chunks = index.chunks[found.start : found.stop]
         start, end = chunks[0].position, chunks[-1].position + chunks[-1].stored_size
-        # A copy: a view would keep all that was read in memory, uncounted.
-        cut = bytes(data[start - guess.start : end - guess.start])
+        cut: Buffer = data[start - guess.start : end - guess.start]
+        if len(cut) < len(data) * 7 // 8:
+            cut = bytes(cut)  # a view keeps all that was read in memory
         self._keep(segment.key, found.start, chunks, cut)
         return start, cut
 

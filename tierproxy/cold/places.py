@@ -45,12 +45,13 @@ class Places:
             raise TierproxyError(f"{source.pid}: nothing is archived at or after offset {offset}")
         return Located(source.library, source.library.segment_key(source.pid, entry), entry)
 
-    async def within(self, segment: Located, offset: int, guess: bool = True) -> Place:
-        """Where `offset` is in its segment, or else the next; with `guess` its chunk is read at once, with luck.
+    async def within(self, segment: Located, offset: int, guess: bool = True, onward: int = 0) -> Place:
+        """Where `offset` is in its segment, or else the next.
 
-        Raises StoreError, ArchiveError if it is damaged.
+        With `guess` its chunk is read at once, with luck, and what follows in the first `onward` bytes. Raises
+        StoreError, ArchiveError if it is damaged.
         """
-        index = await (self._chunks.index_and_guess(segment, offset) if guess else self._chunks.index(segment))
+        index = await (self._chunks.index_and_guess(segment, offset, onward) if guess else self._chunks.index(segment))
         number = index.chunk_at(offset)
         if number is None:
             raise TierproxyError(f"{segment.key}: its index ends before offset {offset}, its manifest entry doesn't")

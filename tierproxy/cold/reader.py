@@ -97,7 +97,8 @@ class ColdReader:
         COLD_WAITS.inc()
         source = Source(library, pid, manifest)
         stream = self._asked(pid, offset)
-        place = await self._places.within(await self._places.segment(source, offset), offset)
+        segment = await self._places.segment(source, offset)
+        place = await self._places.within(segment, offset, onward=self._ahead.onward(source, offset))
         if stream is not None and not self._chunks.is_near(place.segment.key, place.number):
             stream.missed()
         chunk = await self._chunks.plain(place.segment, place.index, place.number)

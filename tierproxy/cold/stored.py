@@ -25,7 +25,7 @@ class StoredChunks:
 
     def __init__(self, capacity: int) -> None:
         self._extents: ByteCache[ChunkId, _Extent] = ByteCache(
-            capacity, lambda extent: len(extent.data), self._forgotten
+            capacity, lambda extent: memoryview(extent.data.obj).nbytes, self._forgotten
         )
         self._of_chunk: dict[ChunkId, _Extent] = {}
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,13 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
     monkeypatch.setattr(ahead, "READ_WHOLE_BYTES", JOIN)
     monkeypatch.setattr(ahead, "FIRST_READ", 8 << 10)
     monkeypatch.setattr(streams, "LEAST_WINDOW", 8 << 10)
+    monkeypatch.setattr(guess, "CHUNK", 8 << 10)
+    monkeypatch.setattr(guess, "MARGIN", 2 << 10)
     chance = random.Random(1)
     archive = Archive(tmp_path)
     for segment in range(SEGMENTS):
-        archive.add(*(batch((segment * CHUNKS + n) * 10, [chance.randbytes(800)] * 1 * 10) for n in range(CHUNKS)))
+        first = segment * CHUNKS * 10
+        archive.add(*(batch(first + n * 10, [chance.randbytes(800) for _ in range(10)]) for n in range(CHUNKS)))
     return archive.save()
 
 
@@ -53,9 +57,10 @@ async def test_a_sequential_reader_costs_few_requests_and_no_byte_twice(archive:
     async with shelf(archive) as one:
         await read_all(one)
         sizes = [end - start for _, start, end in one.store.reads]
-        assert sum(sizes) <= stored(archive)
+        overlaps = 2 * (12 << 10)  # of the first requests, which go out before the index is known
+        assert sum(sizes) <= stored(archive) + overlaps
         assert len(sizes) <= SEGMENTS * (stored(archive) // SEGMENTS // JOIN + 2) + 6, "and some small ones at first"
-        assert max(sizes) <= JOIN + (9 << 10), "a request ends with the chunk at the border"
+        assert max(sizes) <= JOIN + (13 << 10), "a request ends with the chunk at the border"
 
 
 async def test_segments_that_fit_are_read_whole_once_there_is_room(
@@ -135,11 +140,46 @@ async def test_nothing_is_unpacked_ahead_of_more_readers_than_there_is_room_for(
         assert unpacked < 1.2 * SEGMENTS * CHUNKS
 
 
+@pytest.mark.parametrize("memory", [MEMORY, JOIN])
+async def test_who_begins_at_the_beginning_waits_for_one_trip_for_all_up_to_the_border(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, memory: int
+) -> None:
+    async with shelf(archive, memory) as one:
+        with one.store.closed():
+            reading = asyncio.ensure_future(one.read(0, 1))
+            while len(one.store.reads) < 2:
+                await asyncio.sleep(0)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            asked = sorted((start, end) for _, start, end in one.store.reads)[:-1]  # but for the index
+        await reading
+        reach = max(end for _, end in asked)
+        if memory < MEMORY:
+            assert len(asked) == 1, "others need the memory"
+            return
+        assert JOIN <= reach <= JOIN + (20 << 10)
+        assert asked[0][1] < 16 << 10, "the first records come soon"
+        assert all(start < end for (_, end), (start, _) in pairwise(asked)), "they overlap"
+        before = len(one.store.reads)
+        offset = 0
+        while offset < 60:
+            _, last = await one.read(offset, 8 << 10)
+            offset = last + 1
+        segment = one.store.reads[0][0]
+        again = [(start, end) for key, start, end in one.store.reads[before:] if key == segment and start < JOIN]
+        assert again == [], "nothing of it is read twice"
+
+
+async def test_who_begins_elsewhere_is_not_known_to_want_more(archive: Archive) -> None:
+    async with shelf(archive) as one:
+        await one.read(100, 1)
+        await one.quiet()
+        assert sum(end - start for _, start, end in one.store.reads) < 4 * (8 << 10)
+
+
 async def test_nothing_is_read_ahead_of_more_readers_than_there_is_room_for(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guess, "CHUNK", 8 << 10)
-    monkeypatch.setattr(guess, "MARGIN", 2 << 10)
     async with shelf(archive, 12 << 10) as one:  # room for 7 chunks, as they are stored
         offsets = [n * 40 for n in range(CHUNKS // 4)]
         for _ in range(4):

@@ -95,6 +95,22 @@ async def test_a_guess_that_cannot_be_read_is_no_trouble(archive: Archive) -> No
         assert (await shelf.read(300, 1))[1] == 309
 
 
+async def test_who_begins_and_will_go_on_gets_every_chunk_as_a_whole_by_some_request(archive: Archive) -> None:
+    entry = archive.manifest.segments[0]
+    async with Shelf(archive) as shelf:
+        index = await shelf.library.load_index(archive.pid, entry)
+    for most in (0, 1, 64 << 10, 200 << 10, entry.stored_size):
+        guesses = Guess.onward(entry, 0, most)
+        found = [number for each in guesses for number in each.chunks(index, 0)]
+        reached = [number for number, chunk in enumerate(index.chunks) if chunk.position < most]
+        assert {0, *reached} <= {*found}
+        assert guesses[0] == Guess.of(entry, 0), "the first is as small as for anybody, so that it comes soon"
+        sizes = [each.end - each.start for each in guesses]
+        assert sizes[1:-1] == sorted(sizes[1:-1])
+        assert sum(sizes) <= max(most, sizes[0]) + (len(sizes) + 1) * (20 << 10), "little is read twice"
+        assert len(sizes) <= 4
+
+
 def test_a_guess_stays_within_the_segment(archive: Archive) -> None:
     entry = archive.manifest.segments[0]
     size = entry.stored_size - entry.index_size
