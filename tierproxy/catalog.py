@@ -159,6 +159,10 @@ class Catalog:
     def want(self, tier: Tier) -> None:
         self.wanted[tier.pid] = tier
 
+    def will_be_learned(self, tier: Tier) -> None:
+        """Somebody is about to read its manifest anyhow, and could not begin while that is being read already."""
+        self.wanted.pop(tier.pid, None)
+
     def shown_start(self, topic: TopicKey, partition: int, log_start: int) -> int:
         """The log start offset to show a client to whom the broker said `log_start` (-1: it said none).
 

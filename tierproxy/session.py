@@ -28,6 +28,7 @@ from tierproxy.sides import BrokerSide, Buffers, ClientSide, Side
 from tierproxy.tasks import Tasks
 from tierproxy.telemetry import BYTES_TO_BROKERS, BYTES_TO_CLIENTS, CLIENT_CONNECTIONS, CONNECTIONS_CLOSED, Seldom
 from tierproxy.tls import SHUTDOWN_TIMEOUT, BrokerTls, broker_trouble
+from tierproxy.together import Together
 
 log = logging.getLogger("tierproxy.session")
 
@@ -41,6 +42,11 @@ MANY = 256
 UNCOUNTED = 64 << 10
 """Bytes that a connection keeps out of the metrics, for a second at the most: counting takes longer than a small answer
 does to be written."""
+
+NEARLY_READY = 0.02
+"""Seconds that an answer to ListOffsets waits for others that are held. librdkafka asks for each partition by itself,
+and begins to fetch with the first answer: of that partition alone, and the others would wait until that one's records
+have come from the archive."""
 
 
 class Ports(Protocol):
@@ -98,6 +104,7 @@ class Session:
         self._untaken = 0  # bytes that the client has not taken, when that was last looked at
         self._begun: tuple[int | None, float] = (None, 0.0)  # the request that is being gathered, and since when
         self._holding: set[asyncio.Task[None]] = set()
+        self._offsets = Together(NEARLY_READY)  # those held answers to ListOffsets that are not finished
         self._lent: Allowance | None = None  # for archived records that the client has not taken yet
         self._loop = asyncio.get_running_loop()
         self._passed = self._sent = 0  # bytes to the client and to the broker that are not in the metrics yet
@@ -264,6 +271,8 @@ class Session:
         if talk.to_carry_out and not self.client.full:
             holds, talk.to_carry_out = talk.to_carry_out, []
             for hold in holds:
+                if isinstance(hold, OffsetsHold):
+                    self._offsets.begin()
                 task = self._shared.tasks.spawn(self._carry_out_hold(hold), f"held answer of {self.name}")
                 self._holding.add(task)
                 task.add_done_callback(self._hold_ended)
@@ -321,12 +330,21 @@ class Session:
                 payload, self._lent = await self._shared.cold.fetch(hold)
                 return payload
             case OffsetsHold():
-                return await self._shared.cold.offsets(hold)
+                return await self._finish_offsets(hold)
             case DeletesHold():
                 return await self._shared.deletions.finish(hold)
             case EndpointsHold():
                 await self._ports.open(hold.nodes)
                 return rewrite_endpoints(hold.key, hold.version, hold.payload, self._talk.addresses.advertised)
+
+    async def _finish_offsets(self, hold: OffsetsHold) -> list[Buffer]:
+        try:
+            payload = await self._shared.cold.offsets(hold)
+        except BaseException:
+            self._offsets.gone()
+            raise
+        await self._offsets.done()
+        return payload
 
 
 def _few(pieces: list[Buffer]) -> list[Buffer]:

@@ -83,6 +83,16 @@ def test_which_answers_the_archive_is_asked_about(topic: str, timestamp: int, er
     assert bool(found) is asked
 
 
+def test_what_an_answer_needs_is_not_learned_for_somebody_else_at_the_same_time() -> None:
+    """The manifest has to be younger than the broker's answer: a read that has begun already would be waited for."""
+    known = catalog()
+    assert known.wanted
+    response = ListOffsetsResponse(0, [OffsetAnswer("flights", 0, 0, -1, 400, 3)])
+    (question,) = questions(response, ListOffsetsRequest(0, [("flights", 0, -2)]), known)
+    assert question.tier is not None
+    assert known.wanted == {}
+
+
 @pytest.mark.parametrize(("timestamp", "asked"), [(-2, False), (1_700_000_000_000, False), (-3, True)])
 def test_of_first_offsets_none_is_before_0(timestamp: int, asked: bool) -> None:
     response = ListOffsetsResponse(0, [OffsetAnswer("flights", 0, 0, -1, 0, 3)])
