@@ -99,6 +99,7 @@ class Session:
         self._refused = refused
         self._over = False
         self._address: Address | None = None  # of the broker, from when it is connected until it says something
+        self._at_rest_since = -1.0  # `_moved_at`, if nothing was begun or left over after that
         self._moved_at = 0.0  # when bytes last came, from either side, or were taken by the client
         self._gathered = 0  # bytes of unfinished messages, as was last noted
         self._untaken = 0  # bytes that the client has not taken, when that was last looked at
@@ -199,6 +200,8 @@ class Session:
 
     def check_idle(self, now: float) -> None:
         """End it if nothing has moved for too long; `now` is the loop's time."""
+        if self._at_rest_since == self._moved_at and (now - self._moved_at) * 1000 <= self._limits.idle_ms:
+            return  # as most of thousands are
         if not self.client.connected:
             return  # not yet: it has been accepted in this very moment
         untaken = self.client.transport.get_write_buffer_size()
@@ -218,14 +221,16 @@ class Session:
             self.end(f"a request was not complete after {now - since:.0f} s (limits.stall)")
         elif still > self._limits.stall_ms and self._talk.gathered and self._talk.held is None:
             self.end(f"it stopped in the middle of a message {still / 1000:.0f} s ago (limits.stall)")
+        elif still and not untaken and begun is None and not self._talk.gathered:
+            self._at_rest_since = self._moved_at  # nothing is to be done here before something moves
 
     # -- bytes ------------------------------------------------------------------------------------------------------
 
     def from_client(self, data: bytes) -> None:
         now = self._moved_at = self._talk.now = self._loop.time()
         self._talk.from_client(data)
-        if self._talk.begun != self._begun[0]:
-            self._begun = self._talk.begun, now
+        if (begun := self._talk.begun) != self._begun[0]:
+            self._begun = begun, now
         self._carry_out()
 
     def from_broker(self, data: bytes | memoryview) -> None:
