@@ -33,6 +33,7 @@ class Options:
             main,
             Corpus("json-1", 1, max(part, round(_SEGMENT_MB * 1.02 * _OVERHEAD))),
             Corpus("json-50", 50, part),
-            Corpus("lz4-3", 3, 2 * part, "lz4"),
-            Corpus("zstd-3", 3, 2 * part, "zstd"),
+            # Some hundred MB of log, too: below that a reading is mostly its beginning.
+            Corpus("lz4-3", 3, 4 * part, "lz4"),
+            Corpus("zstd-3", 3, 6 * part, "zstd"),
         ]
