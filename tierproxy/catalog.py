@@ -159,8 +159,13 @@ class Catalog:
     def want(self, tier: Tier) -> None:
         self.wanted[tier.pid] = tier
 
-    def will_be_learned(self, tier: Tier) -> None:
-        """Somebody is about to read its manifest anyhow, and could not begin while that is being read already."""
+    def asked_for_start(self, tier: Tier, log_start: int) -> None:
+        """A client asks where the log begins, and the leader has said `log_start`: the manifest is to be learned next.
+
+        So it need not be for the scout as well. Whoever asks could not begin while that is being read already, since a
+        manifest from before the leader's answer is not enough. What else the scout would learn is `log_start`.
+        """
+        tier.broker_start = log_start
         self.wanted.pop(tier.pid, None)
 
     def shown_start(self, topic: TopicKey, partition: int, log_start: int) -> int:

@@ -68,6 +68,10 @@ class OffsetAnswers:
                     f"tierproxy's own account is not shown the topic {answer.topic}; may it DESCRIBE it?"
                 )
             return
+        if tier is not question.tier and question.timestamp == EARLIEST and answer.offset >= 0:
+            self._catalog.asked_for_start(tier, answer.offset)
+        if tier.broker_start == UNKNOWN:  # without it nobody can tell a manifest that is lost from none
+            await self._scout.broker_now(tier)
         manifest = await self._scout.manifest_now(tier)
         if manifest is None or manifest.last_archived < 0:
             return

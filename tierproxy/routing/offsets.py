@@ -52,8 +52,8 @@ def questions(response: ListOffsetsResponse, request: ListOffsetsRequest, catalo
         if answer.offset == 0 and timestamp != MAX_TIMESTAMP:
             continue
         tier = catalog.find(answer.topic, answer.partition)
-        if tier is not None:
-            catalog.will_be_learned(tier)
+        if tier is not None and timestamp == EARLIEST and answer.offset >= 0:
+            catalog.asked_for_start(tier, answer.offset)
         if tier is not None or catalog.might_be_archived(answer.topic):
             found.append(Question(answer, timestamp, tier, request.isolation == READ_COMMITTED))
     return found

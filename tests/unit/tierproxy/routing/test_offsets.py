@@ -91,6 +91,14 @@ def test_what_an_answer_needs_is_not_learned_for_somebody_else_at_the_same_time(
     (question,) = questions(response, ListOffsetsRequest(0, [("flights", 0, -2)]), known)
     assert question.tier is not None
     assert known.wanted == {}
+    assert question.tier.broker_start == 400, "whether a manifest is lost is told by it"
+
+
+def test_what_else_is_wanted_is_learned_for_who_asks_by_time() -> None:
+    known = catalog()
+    response = ListOffsetsResponse(0, [OffsetAnswer("flights", 0, 0, -1, 400, 3)])
+    assert questions(response, ListOffsetsRequest(0, [("flights", 0, 1_700_000_000_000)]), known)
+    assert known.wanted
 
 
 @pytest.mark.parametrize(("timestamp", "asked"), [(-2, False), (1_700_000_000_000, False), (-3, True)])
