@@ -210,7 +210,7 @@ class S3Store:
         and much that is made when it is first used. Errors are the first call's."""
         with suppress(StoreError), mapped(f"s3://{self._place.bucket}"):
             await self._connected()
-        with suppress(StoreError, TimeoutError):
+        with suppress(StoreError, TimeoutError, KeyError):  # KeyError: an answer that lacks what S3's have
             async with asyncio.timeout(WARM_UP_SECONDS):
                 with suppress(NotFound):
                     await self.get(key)

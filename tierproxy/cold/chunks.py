@@ -39,6 +39,8 @@ READ_JOIN_BYTES = 16 << 20
 """Stored bytes that one request reads at the most."""
 LARGE_READ = 2 << 20
 """Stored bytes of which it takes longer to send them than to begin."""
+COPIED = 2 << 20
+"""Bytes that are copied in one go where memory can be saved by it: some ms."""
 UNPACK_TOGETHER = 4
 """Chunks in one trip to a thread."""
 
@@ -84,6 +86,8 @@ class Chunks:
         self._budget = budget
         self._coming = 0
         """Bytes that are being read."""
+        self._promised = 0
+        """Bytes that will be, for those who go on from where they begin."""
         self._reads = reads or DirectReads()
         self._read_seconds = 0.0  # how long a read takes, lately
         self._byte_seconds = 0.0  # and, of large ones, how long for a byte
@@ -96,8 +100,8 @@ class Chunks:
 
     @property
     def coming(self) -> int:
-        """Bytes that are on their way."""
-        return self._coming
+        """Bytes that are on their way, or about to be."""
+        return self._coming + self._promised
 
     @property
     def crowded(self) -> bool:
@@ -256,7 +260,13 @@ class Chunks:
         small = segment.entry.stored_size <= self._small_segment
         if small or self.crowded or self.expects_index(segment.key):
             return await self.index(segment)
-        return await asyncio.shield(self._fly_index(segment, self._read_index_and_guess(segment, offset, onward)))
+        task = self._fly_index(segment, self._read_index_and_guess(segment, offset, onward))
+        self._promised += onward  # at once: all partitions of a fetch are begun in one turn of the loop
+        task.add_done_callback(lambda _: self._keep_promise(onward))
+        return await asyncio.shield(task)
+
+    def _keep_promise(self, onward: int) -> None:
+        self._promised -= onward
 
     async def _read_index_and_guess(self, segment: Located, offset: int, onward: int) -> SegmentIndex:
         """All who wait for the index find the chunks on their way, when they have it."""
@@ -284,7 +294,7 @@ class Chunks:
         chunks = index.chunks[found.start : found.stop]
         start, end = chunks[0].position, chunks[-1].position + chunks[-1].stored_size
         cut: Buffer = data[start - guess.start : end - guess.start]
-        if len(cut) < len(data) * 7 // 8:
+        if 2 * len(cut) < len(data) or len(data) <= COPIED:
             cut = bytes(cut)  # a view keeps all that was read in memory
         self._keep(segment.key, found.start, chunks, cut)
         return start, cut

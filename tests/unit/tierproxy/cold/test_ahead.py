@@ -170,6 +170,25 @@ async def test_who_begins_at_the_beginning_waits_for_one_trip_for_all_up_to_the_
         assert again == [], "nothing of it is read twice"
 
 
+async def test_all_who_begin_in_one_moment_share_the_memory(archive: Archive) -> None:
+    """As the partitions of a first fetch do."""
+    other = Archive(archive.root.parent, replace(archive.pid, partition=1))
+    chance = random.Random(2)
+    await asyncio.to_thread(other.add, *(batch(n, [chance.randbytes(8000)]) for n in range(CHUNKS)))
+    await asyncio.to_thread(other.save)
+    async with shelf(archive, 3 * JOIN) as one:  # half of it is room for one of the two
+        with one.store.closed():
+            reading = [
+                asyncio.ensure_future(one.reader.fetch(one.library, each.pid, each.manifest, 0))
+                for each in (archive, other)
+            ]
+            for _ in range(20):
+                await asyncio.sleep(0)
+            asked = [key for key, *_ in one.store.reads]
+        await asyncio.gather(*reading)
+    assert sorted(asked.count(key) for key in set(asked)) == [2, 3], "the second one: its index, and one chunk"
+
+
 async def test_who_begins_elsewhere_is_not_known_to_want_more(archive: Archive) -> None:
     async with shelf(archive) as one:
         await one.read(100, 1)
