@@ -9,6 +9,7 @@ megabyte and not for sixteen. They go out together.
 import asyncio
 
 from tierproxy.cold.chunks import READ_JOIN_BYTES, Chunks, Located
+from tierproxy.cold.guess import GROWTH
 from tierproxy.cold.places import Place, Places, Source
 from tierproxy.cold.streams import Stream, Streams
 from tierproxy.tasks import Tasks
@@ -18,7 +19,6 @@ READ_WHOLE_BYTES = 31 << 20
 From 32 MiB on glibc would give the memory back each time (allocator.py)."""
 FIRST_READ = 1 << 20
 """Stored bytes of the first request for a reader ahead of whom nothing is read."""
-GROWTH = 4
 MOST_UNPACKED = 8 << 20
 """Plain bytes that are decompressed ahead of one reader, at most."""
 
