@@ -57,13 +57,16 @@ class Raw:
         body += b"\x02" + topic_id + _size(len(partitions)) + listed + b"\0\x01\0"
         return self.ask(request_header(ApiKey.SHARE_FETCH, 2, 1, CLIENT) + body)
 
+    def close(self) -> None:
+        self._socket.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._socket.close()
+        self.close()
 
     def _receive(self, size: int) -> bytes:
         received = bytearray()
