@@ -363,6 +363,11 @@ class Conversation:
         return True
 
     @property
+    def behind(self) -> bool:
+        """Whether there are views here of what was fed to `from_client`."""
+        return bool(self._arrived or self._unread or self.to_broker)
+
+    @property
     def backlogged(self) -> bool:
         """Whether there are views in `_backlog` of what was fed to `from_broker`."""
         return bool(self._backlog)

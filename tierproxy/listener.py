@@ -167,7 +167,7 @@ class Listener:
             "connection from the gate",
         )
 
-    def _secured(self, broker: Broker, name: str | None) -> asyncio.Protocol:
+    def _secured(self, broker: Broker, name: str | None) -> asyncio.BaseProtocol:
         """The TLS handshake is over: a session takes the connection."""
         return self._session(broker if name is None else self._named(name)).client
 

@@ -109,7 +109,7 @@ class Session:
         self._lent: Allowance | None = None  # for archived records that the client has not taken yet
         self._loop = asyncio.get_running_loop()
         self._passed = self._sent = 0  # bytes to the client and to the broker that are not in the metrics yet
-        self.client = ClientSide(self)
+        self.client = ClientSide(self, shared.buffers)
         self.broker = BrokerSide(self, shared.buffers)
         self.name = "?"
 
@@ -144,6 +144,7 @@ class Session:
             self.broker.transport.abort()
         else:
             self._carry_out()
+            self._settle()
 
     async def _open(self, address: Address) -> None:
         loop, tls = self._loop, self._shared.broker_tls
@@ -209,6 +210,7 @@ class Session:
             self._untaken, self._moved_at = untaken, now
         still = (now - self._moved_at) * 1000
         if still:
+            self.client.rest()
             self.broker.rest()
         if self._passed or self._sent:
             self._count()
@@ -226,14 +228,14 @@ class Session:
 
     # -- bytes ------------------------------------------------------------------------------------------------------
 
-    def from_client(self, data: bytes) -> None:
+    def from_client(self, data: Buffer) -> None:
         now = self._moved_at = self._talk.now = self._loop.time()
         self._talk.from_client(data)
         if (begun := self._talk.begun) != self._begun[0]:
             self._begun = begun, now
         self._carry_out()
 
-    def from_broker(self, data: bytes | memoryview) -> None:
+    def from_broker(self, data: Buffer) -> None:
         self._moved_at = self._talk.now = self._loop.time()
         if (
             self._talk.passes(len(data)) and not self._over
@@ -247,9 +249,10 @@ class Session:
         self._talk.from_broker(data)
         self._carry_out()
 
-    @property
-    def keeps_views(self) -> bool:
-        return self._talk.backlogged or self.client.transport.get_write_buffer_size() > 0
+    def keeps_views(self, side: Side) -> bool:
+        if side is self.broker:
+            return self._talk.backlogged or self.client.transport.get_write_buffer_size() > 0
+        return self._talk.behind or (self.broker.connected and self.broker.transport.get_write_buffer_size() > 0)
 
     def _carry_out(self) -> None:
         talk = self._talk
@@ -303,8 +306,8 @@ class Session:
         """One side takes bytes again: what waited for that goes on, a held answer too."""
         if not self.client.full:
             self._give_back()
-        self.broker.settle()
         self._carry_out()
+        self._settle()
 
     def pressure_changed(self) -> None:
         if not self._over:
@@ -315,9 +318,13 @@ class Session:
         self._talk.now = self._loop.time()
         self._talk.release(payload, hold)
         self._carry_out()
-        self.broker.settle()
+        self._settle()
         if not self.client.full:
             self._give_back()
+
+    def _settle(self) -> None:
+        self.client.settle()
+        self.broker.settle()
 
     def _give_back(self) -> None:
         if self._lent is not None:

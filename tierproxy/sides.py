@@ -1,15 +1,18 @@
 """The two connections of a session: bytes and pressure, no thoughts.
 
-What a broker sends is received into large buffers that all sessions share, and handed on as views of them. A buffer may
-be used again when nobody has such a view any more: when the conversation keeps none, and the client's transport has
+What arrives is received into large buffers that all sessions share, and handed on as views of them. A buffer may be
+used again when nobody has such a view any more: when the conversation keeps none, and the other side's transport has
 written all that it was given. Until then it stays with its connection; a connection at rest has none. As long as a
-client has not taken everything, no more is read for it, so that there is one such buffer for each client that lags.
+client has not taken everything, no more is read for it, so that there is one such buffer for each client that lags; a
+broker that lags may leave a few with its client, up to HIGH_WATER.
 """
 
 import asyncio
 import contextlib
 import socket
 from typing import Protocol, cast
+
+from protocol.wire import Buffer
 
 BUFFER = 256 << 10
 """Bytes of a buffer: large enough for few wakeups, small enough to stay in a processor's cache."""
@@ -41,13 +44,12 @@ class Owner(Protocol):
 
     def client_connected(self) -> None: ...
 
-    def from_client(self, data: bytes) -> None: ...
+    def from_client(self, data: Buffer) -> None: ...
 
-    def from_broker(self, data: bytes | memoryview) -> None: ...
+    def from_broker(self, data: Buffer) -> None: ...
 
-    @property
-    def keeps_views(self) -> bool:
-        """Whether something of what came from the broker is still to be looked at, or to be taken by the client."""
+    def keeps_views(self, side: "Side") -> bool:
+        """Whether something of what came from that side is still to be looked at, or to be taken by the other."""
         ...
 
     def pressure_changed(self) -> None: ...
@@ -72,14 +74,17 @@ class Buffers:
             self._free.append(buffer)
 
 
-class Side(asyncio.BaseProtocol):
-    """What both have in common."""
+class Side(asyncio.BufferedProtocol):
+    """What both have in common. `received` gets what arrives."""
 
     transport: asyncio.Transport
     high_water: int
 
-    def __init__(self, session: Owner) -> None:
+    def __init__(self, session: Owner, buffers: Buffers) -> None:
         self._session = session
+        self._buffers = buffers
+        self._receiving: memoryview | None = None
+        self._in_use: memoryview | None = None  # somebody has views of it
         self.paused = False
         self.connected = False
         self.full = False
@@ -89,6 +94,40 @@ class Side(asyncio.BaseProtocol):
         transport.set_write_buffer_limits(high=self.high_water, low=self.high_water // 4)
         self.connected = True
         _spare_what_stays_here(transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._receiving is None:
+            self.settle()  # loops write what they are given a moment later
+            self._receiving = self._buffers.take()
+        return self._receiving
+
+    def buffer_updated(self, nbytes: int) -> None:
+        buffer = self._receiving
+        assert buffer is not None
+        if nbytes <= COPY_BELOW:  # the buffer serves for the next bytes, whoever gets them
+            self.rest()
+            self.received(bytes(buffer[:nbytes]))
+            return
+        self._receiving = None
+        self.received(buffer[:nbytes])
+        self._in_use = buffer  # one that was there before is garbage when its last view is
+        self.settle()
+
+    def received(self, data: Buffer) -> None:
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Give the buffer back if nobody has views of it any more."""
+        if self._in_use is not None and not self._session.keeps_views(self):
+            self._buffers.give_back(self._in_use)
+            self._in_use = None
+
+    def rest(self) -> None:
+        """Nothing is being received: a buffer that was taken for it is not needed."""
+        self.settle()
+        if self._receiving is not None:
+            self._buffers.give_back(self._receiving)
+            self._receiving = None
 
     def close(self) -> None:
         """Send what was written, for a while, and close."""
@@ -117,54 +156,22 @@ class Side(asyncio.BaseProtocol):
                 self.transport.resume_reading()
 
 
-class ClientSide(Side, asyncio.Protocol):
+class ClientSide(Side):
     high_water = TAKES_ALL
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._session.client_connected()
 
-    def data_received(self, data: bytes) -> None:
+    def received(self, data: Buffer) -> None:
         self._session.from_client(data)
 
 
-class BrokerSide(Side, asyncio.BufferedProtocol):
+class BrokerSide(Side):
     high_water = HIGH_WATER
 
-    def __init__(self, session: Owner, buffers: Buffers) -> None:
-        super().__init__(session)
-        self._buffers = buffers
-        self._receiving: memoryview | None = None
-        self._in_use: memoryview | None = None  # somebody has views of it
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        if self._receiving is None:
-            self._receiving = self._buffers.take()
-        return self._receiving
-
-    def buffer_updated(self, nbytes: int) -> None:
-        buffer = self._receiving
-        assert buffer is not None
-        if nbytes <= COPY_BELOW:  # the buffer serves for the next bytes, whoever gets them
-            self.rest()
-            self._session.from_broker(bytes(buffer[:nbytes]))
-            return
-        self._receiving = None
-        self._session.from_broker(buffer[:nbytes])
-        self._in_use = buffer  # one that was there before is garbage when its last view is
-        self.settle()
-
-    def settle(self) -> None:
-        """Give the buffer back if nobody has views of it any more."""
-        if self._in_use is not None and not self._session.keeps_views:
-            self._buffers.give_back(self._in_use)
-            self._in_use = None
-
-    def rest(self) -> None:
-        """Nothing is being received: a buffer that was taken for it is not needed."""
-        if self._receiving is not None:
-            self._buffers.give_back(self._receiving)
-            self._receiving = None
+    def received(self, data: Buffer) -> None:
+        self._session.from_broker(data)
 
 
 def _spare_what_stays_here(transport: asyncio.BaseTransport) -> None:

@@ -43,7 +43,7 @@ _ALERTS = {
 """OpenSSL's reason → its alert (RFC 8446, section 6); all of them are found in the client's first message."""
 
 Full = Callable[[], bool]
-Enter = Callable[[str | None], asyncio.Protocol]
+Enter = Callable[[str | None], asyncio.BaseProtocol]
 """Makes the protocol of a secured connection, from the server name where names are looked at."""
 
 

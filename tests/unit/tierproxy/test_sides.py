@@ -6,11 +6,14 @@ import random
 import socket
 import ssl
 import struct
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from protocol.apis import ApiKey
+from protocol.wire import Buffer
 from tests.kit.certificates import Authority
 from tests.unit.tierproxy.stage import Stage, framed
 from tests.unit.tierproxy.talk import answer, fetch, fetch_answer, fetched, request
@@ -20,6 +23,7 @@ from tierproxy.sides import BUFFER, COPY_BELOW, SPARE, BrokerSide, Buffers, Clie
 
 pytestmark = pytest.mark.both_loops
 
+Broker = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 CLIENTS = 4
 ROUNDS = 3
 
@@ -55,11 +59,43 @@ async def broker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     await reader.read()
 
 
-@pytest.fixture(params=["plaintext", "TLS"])
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
-    if request.param == "plaintext":
-        return Stage(broker)
-    authority = Authority(tmp_path)
+class Taker:
+    """A broker that takes requests slowly and unevenly, and answers each with a digest of it."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.lagged = 0
+
+    @property
+    def ours(self) -> list[BrokerSide]:
+        return [session.broker for session in self.stage.listener.sessions if session.broker.connected]
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        some = random.Random(0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+        for session in self.stage.listener.sessions:
+            if session.broker.connected:
+                session.broker.transport.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER
+                )
+        for _ in range(ROUNDS):
+            (left,) = struct.unpack(">i", await reader.readexactly(4))
+            head = await reader.readexactly(8)
+            digest = sha256(head)
+            left -= len(head)
+            while left:
+                portion = await reader.read(min(left, some.choice((COPY_BELOW, 1 << 20))))
+                digest.update(portion)
+                left -= len(portion)
+                self.lagged += any(each.transport.get_write_buffer_size() for each in self.ours)
+                await asyncio.sleep(0)
+            (client,) = struct.unpack_from(">i", head, 4)
+            writer.write(framed(answer(ApiKey.HEARTBEAT, 4, client, digest.digest())))
+        await reader.read()
+
+
+def secured(broker: Broker, directory: Path) -> Stage:
+    authority = Authority(directory)
     issued = authority.issue("server", ["localhost", "127.0.0.1"])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(issued.cert_file, issued.key_file)
@@ -70,6 +106,11 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
         broker_context=context,
         broker_tls=client_tls(SecurityConfig(protocol="SSL", tls=about)),
     )
+
+
+@pytest.fixture(params=["plaintext", "TLS"])
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
+    return Stage(broker) if request.param == "plaintext" else secured(broker, tmp_path)
 
 
 async def read(stage: Stage, client: int, trust: ssl.SSLContext | None) -> int:
@@ -108,6 +149,39 @@ async def test_every_client_gets_its_own_bytes_however_slowly_it_takes_them(stag
     assert all(each.result() for each in lagged), "nobody was slow enough to try what is tried here"
 
 
+async def send(stage: Stage, client: int, trust: ssl.SSLContext | None) -> None:
+    """One client that sends requests some buffers long, all at once or in portions, and looks at their digests."""
+    some = random.Random(client)
+    reader, writer = await stage.client(trust, "localhost" if trust else None)
+    sent = []
+    for _ in range(ROUNDS):
+        made = request(ApiKey.HEARTBEAT, 4, client, some.randbytes(8 * BUFFER + some.randrange(BUFFER)))
+        sent.append(made)
+        left = memoryview(framed(made))
+        while left:
+            portion = some.choice((1000, BUFFER, len(left)))
+            writer.write(left[:portion])
+            left = left[portion:]
+            await asyncio.sleep(0)
+    for made in sent:
+        expected = framed(answer(ApiKey.HEARTBEAT, 4, client, sha256(made).digest()))
+        assert await reader.readexactly(len(expected)) == expected, f"client {client}"
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plaintext", "TLS"])
+async def test_a_broker_gets_every_byte_however_slowly_it_takes_them(tls: bool, tmp_path: Path) -> None:
+    stage = secured(broker, tmp_path) if tls else Stage()
+    stage.broker = taker = Taker(stage)
+    trust = ssl.create_default_context(cafile=tmp_path / "ca.pem") if tls else None
+    async with stage, asyncio.TaskGroup() as group:
+        for client in range(CLIENTS):
+            group.create_task(send(stage, client, trust))
+    assert taker.lagged, "the broker was not slow enough to try what is tried here"
+
+
 class Keeper:
     """A session that keeps the views it is handed until told otherwise."""
 
@@ -116,19 +190,22 @@ class Keeper:
 
     def __init__(self, buffers: Buffers) -> None:
         self.broker = BrokerSide(self, buffers)
-        self.got: list[bytes | memoryview] = []
-        self.keeps_views = True
+        self.got: list[Buffer] = []
+        self.keeping = True
 
     def receive(self, data: bytes) -> None:
         self.broker.get_buffer(-1)[: len(data)] = data
         self.broker.buffer_updated(len(data))
 
-    def from_broker(self, data: bytes | memoryview) -> None:
+    def from_broker(self, data: Buffer) -> None:
         self.got.append(data)
+
+    def keeps_views(self, side: Side) -> bool:
+        return self.keeping
 
     def client_connected(self) -> None: ...
 
-    def from_client(self, data: bytes) -> None: ...
+    def from_client(self, data: Buffer) -> None: ...
 
     def pressure_changed(self) -> None: ...
 
@@ -145,7 +222,7 @@ async def test_a_buffer_serves_others_only_when_nobody_has_views_of_it() -> None
         keeper.receive(portion)
         other.receive(b"\xff" * BUFFER)
     assert keeper.got == portions
-    keeper.keeps_views = False
+    keeper.keeping = False
     keeper.got.clear()
     keeper.broker.settle()
     taken = buffers.take()
