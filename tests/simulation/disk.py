@@ -138,7 +138,9 @@ class SimStore:
         check_key(key)
         return await self._ask(f"size {key}", lambda: len(self.disk.read(key).data))
 
-    async def put(self, key: str, body: bytes | BinaryIO, storage_class: str | None = None) -> None:
+    async def put(
+        self, key: str, body: bytes | BinaryIO, storage_class: str | None = None, sha256: str | None = None
+    ) -> None:
         check_key(key)
         data = body if isinstance(body, bytes) else body.read()
         kept = self._lie(data)

@@ -48,18 +48,13 @@ class FileSource:
         return FileBody(self)
 
 
-class FileBody(io.RawIOBase):
-    """One reading of a FileSource, as the file that botocore and aiohttp want. Closing it closes nothing else."""
+class FileBody:
+    """One reading of a FileSource: to botocore a file, and to aiohttp, which reads files by 64 KiB and goes to a thread
+    for each of them, what it shall send."""
 
     def __init__(self, source: FileSource) -> None:
         self._source = source
         self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
 
     def read(self, size: int | None = -1, /) -> bytes:
         wanted = self._source.size if size is None or size < 0 else size
@@ -74,6 +69,10 @@ class FileBody(io.RawIOBase):
 
     def tell(self) -> int:
         return self._position
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while part := await asyncio.to_thread(self.read, PART_BYTES):
+            yield part
 
 
 def base64_sha256(parts: Iterable[bytes]) -> str:

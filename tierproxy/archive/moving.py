@@ -178,7 +178,7 @@ class Move:
                 if await _read(self._source.store, key, file) != wanted.sha256:
                     raise FormatError(f"{key} in archive {self._source.name!r} is damaged; nothing was changed")
                 await asyncio.to_thread(file.seek, 0)
-                await self._target.store.put(key, file, self._storage_class)
+                await self._target.store.put(key, file, self._storage_class, wanted.sha256)
             if not await _holds(self._target.store, key, wanted):
                 raise FormatError(f"{key} does not come back from archive {self._target.name!r} as it was written")
         self._there.add(wanted.name)

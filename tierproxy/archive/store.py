@@ -91,13 +91,16 @@ class Store(Protocol):
         """Size of an object in bytes. NotFound."""
         ...
 
-    async def put(self, key: str, body: bytes | BinaryIO, storage_class: str | None = None) -> None:
+    async def put(
+        self, key: str, body: bytes | BinaryIO, storage_class: str | None = None, sha256: str | None = None
+    ) -> None:
         """Write an object, over one that may be there.
 
         A store that has storage classes takes this one, or with None the archive's; others have no ear for it.
 
         A file is sent from its current position to its end and read in threads, never whole into memory. It
-        must be seekable, as it may be sent again, and stays open.
+        must be seekable, as it may be sent again, and stays open. `sha256`, in hex, is what it must have, where that
+        is known: a store that looks at checksums on arrival takes nothing else, and need not read the file for it.
         """
         ...
 

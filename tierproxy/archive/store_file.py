@@ -82,7 +82,9 @@ class FileStore:
         """See Store."""
         return (await self._run("size", key, partial(_stat_file, self._path(key)))).st_size
 
-    async def put(self, key: str, body: bytes | BinaryIO, storage_class: str | None = None) -> None:
+    async def put(
+        self, key: str, body: bytes | BinaryIO, storage_class: str | None = None, sha256: str | None = None
+    ) -> None:
         """See Store."""
         path = self._path(key)
         try:

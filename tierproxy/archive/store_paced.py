@@ -23,14 +23,16 @@ class PacedStore:
         self._bucket = bucket
         self._clock = clock
 
-    async def put(self, key: str, body: bytes | BinaryIO, storage_class: str | None = None) -> None:
+    async def put(
+        self, key: str, body: bytes | BinaryIO, storage_class: str | None = None, sha256: str | None = None
+    ) -> None:
         """See Store."""
         size = len(body) if isinstance(body, bytes) else await asyncio.to_thread(_left, body)
         wait = self._bucket.take(size, self._clock.monotonic())
         if wait > 0:
             telemetry.RATE_WAITS.labels("write").inc(wait)
             await asyncio.sleep(wait)
-        await self._inner.put(key, body, storage_class)
+        await self._inner.put(key, body, storage_class, sha256)
         telemetry.ARCHIVER_WRITTEN_BYTES.inc(size)
 
     async def put_if(self, key: str, data: bytes, version: str | None) -> str:

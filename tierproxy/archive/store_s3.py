@@ -19,6 +19,7 @@ store which lets bytes through one by one is given up too.
 
 import asyncio
 import random
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime
@@ -142,7 +143,9 @@ class S3Store:
         check_key(key)
         return self._length(await self._retried("size", key, lambda: self._call("head_object", key)), key)
 
-    async def put(self, key: str, body: bytes | BinaryIO, storage_class: str | None = None) -> None:
+    async def put(
+        self, key: str, body: bytes | BinaryIO, storage_class: str | None = None, sha256: str | None = None
+    ) -> None:
         """See Store. At most 5 GiB, S3's own limit for one request."""
         check_key(key)
         options: dict[str, Any] = {}
@@ -154,7 +157,10 @@ class S3Store:
             await self._retried("put", key, lambda: self._call("put_object", key, Body=body, **options), len(body))
             return
         source = await asyncio.to_thread(FileSource, body)
-        options["ChecksumSHA256"] = await asyncio.to_thread(source.base64_sha256)
+        if sha256 is None:
+            options["ChecksumSHA256"] = await asyncio.to_thread(source.base64_sha256)
+        else:
+            options["ChecksumSHA256"] = b64encode(bytes.fromhex(sha256)).decode("ascii")
 
         async def attempt() -> None:
             sent = source.open()

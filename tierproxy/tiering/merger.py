@@ -58,7 +58,7 @@ async def join(
         await asyncio.to_thread(writer.finish)
         merged = writer.entry(secrets.token_hex(4), max(part.created_ms for part in run))
         file.seek(0)
-        await library.store.put(library.segment_key(pid, merged), file, storage_class)
+        await library.store.put(library.segment_key(pid, merged), file, storage_class, merged.sha256)
     damage = await library.read_back(pid, merged)
     if damage is not None:
         raise FormatError(f"segment {merged.key_name}: {damage}")

@@ -84,9 +84,10 @@ class Publisher:
             tag, now_ms = secrets.token_hex(4), self._clock.now_ms()
             self._entry, self._epochs = await asyncio.to_thread(segment.finish, tag, now_ms)
             self._fetched_at = segment.fetched_at
-        key = self._library.segment_key(self._pid, self._uploaded())
+        entry = self._uploaded()
+        key = self._library.segment_key(self._pid, entry)
         self._stored_in = self._library.home(self._pid)
-        await self._store.put(key, segment.file(), self.storage_class)
+        await self._store.put(key, segment.file(), self.storage_class, entry.sha256)
         return Uploaded()
 
     async def verify(self) -> Verified | Damaged:
@@ -164,7 +165,7 @@ class Publisher:
             await asyncio.to_thread(writer.finish)
             cut = writer.entry(secrets.token_hex(4), entry.created_ms)
             part.seek(0)
-            await self._store.put(self._library.segment_key(self._pid, cut), part, self.storage_class)
+            await self._store.put(self._library.segment_key(self._pid, cut), part, self.storage_class, cut.sha256)
         return offset, cut
 
     async def holds(self, offset: int, ours: Manifest) -> bool:

@@ -33,7 +33,9 @@ class MemoryStore:
     async def size(self, key: str) -> int:
         return len((await self.get(key)).data)
 
-    async def put(self, key: str, body: bytes | BinaryIO, storage_class: str | None = None) -> None:
+    async def put(
+        self, key: str, body: bytes | BinaryIO, storage_class: str | None = None, sha256: str | None = None
+    ) -> None:
         self._write(key, body if isinstance(body, bytes) else body.read())
 
     async def put_if(self, key: str, data: bytes, version: str | None) -> str:

@@ -223,7 +223,9 @@ class Failing(MemoryStore):
 
     broken = ""
 
-    async def put(self, key: str, body: bytes | BinaryIO, storage_class: str | None = None) -> None:
+    async def put(
+        self, key: str, body: bytes | BinaryIO, storage_class: str | None = None, sha256: str | None = None
+    ) -> None:
         assert isinstance(body, bytes)
         if self.broken == "put":
             raise Unavailable("down")

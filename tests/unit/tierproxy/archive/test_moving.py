@@ -56,8 +56,10 @@ class Watched(FileStore):
         super().__init__(root)
         self.steps = steps
 
-    async def put(self, key: str, body: bytes | BinaryIO, storage_class: str | None = None) -> None:
-        await self.steps.take(super().put(key, body, storage_class))
+    async def put(
+        self, key: str, body: bytes | BinaryIO, storage_class: str | None = None, sha256: str | None = None
+    ) -> None:
+        await self.steps.take(super().put(key, body, storage_class, sha256))
 
     async def put_if(self, key: str, data: bytes, version: str | None) -> str:
         stored = await self.steps.take(super().put_if(key, data, version))

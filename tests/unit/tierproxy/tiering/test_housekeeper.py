@@ -196,9 +196,11 @@ class Mortal(FileStore):
         await self._alive(True)
         return found
 
-    async def put(self, key: str, body: bytes | BinaryIO, storage_class: str | None = None) -> None:
+    async def put(
+        self, key: str, body: bytes | BinaryIO, storage_class: str | None = None, sha256: str | None = None
+    ) -> None:
         await self._alive(False)
-        await super().put(key, body, storage_class)
+        await super().put(key, body, storage_class, sha256)
         await self._alive(True)
 
     async def size(self, key: str) -> int:
