@@ -38,6 +38,7 @@ CRC_FROM = 21
 """The first byte that the CRC covers."""
 
 _HEADER = Struct(">qiibIhiqqqhii")
+_CRC = Struct(">I")
 _BORDER = Struct(">qi4xb6xi")  # base offset, length, magic, last offset delta
 LENGTH_FROM = 12
 MAGIC_AT = 16
@@ -45,6 +46,12 @@ _MAX_OFFSET = (1 << 63) - 1
 
 CODEC_NAMES = ("none", "gzip", "snappy", "lz4", "zstd")
 """Names of the codecs 0 to 4."""
+
+CODEC = 0x07
+LOG_APPEND_TIME = 0x08
+TRANSACTIONAL = 0x10
+CONTROL = 0x20
+"""The bits of a batch's attributes."""
 
 CONTROL_ABORT = 0
 CONTROL_COMMIT = 1
@@ -81,22 +88,22 @@ class BatchHeader:
     @property
     def codec(self) -> int:
         """0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd; 5 to 7 are not defined."""
-        return self.attributes & 0x07
+        return self.attributes & CODEC
 
     @property
     def is_log_append_time(self) -> bool:
         """The broker set the time: max_timestamp is every record's timestamp."""
-        return bool(self.attributes & 0x08)
+        return bool(self.attributes & LOG_APPEND_TIME)
 
     @property
     def is_transactional(self) -> bool:
         """The records belong to a transaction of producer_id."""
-        return bool(self.attributes & 0x10)
+        return bool(self.attributes & TRANSACTIONAL)
 
     @property
     def is_control(self) -> bool:
         """The batch is a marker that brokers wrote, not data."""
-        return bool(self.attributes & 0x20)
+        return bool(self.attributes & CONTROL)
 
 
 def read_batch_header(buf: Buffer, pos: int = 0) -> BatchHeader | None:
@@ -161,8 +168,7 @@ def borders(buf: Buffer) -> tuple[list[int], list[int]]:
 
 def crc_ok(batch: Buffer) -> bool:
     """Whether the CRC-32C in the header is that of the bytes. `batch` is one whole batch."""
-    stored = int.from_bytes(batch[CRC_FROM - 4 : CRC_FROM], "big")
-    return crc32c(memoryview(batch)[CRC_FROM:]) == stored
+    return (crc32c(memoryview(batch)[CRC_FROM:]),) == _CRC.unpack_from(batch, CRC_FROM - 4)
 
 
 def control_kind(batch: Buffer) -> int | None:

@@ -17,13 +17,16 @@ segment begins with a fetch of its own: what one leaves of an answer is fetched 
 
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from hashlib import sha256
+from itertools import islice
 from typing import BinaryIO
 
 import zstandard
 
-from protocol.batches import CONTROL_ABORT, BatchHeader, control_kind
+from protocol.batches import CODEC, CONTROL, CONTROL_ABORT, LOG_APPEND_TIME, BatchHeader, control_kind
+from protocol.errors import MalformedError
 from tierproxy import __version__
 from tierproxy.archive.errors import ContinuityError
 from tierproxy.archive.manifest import SegmentEntry
@@ -74,6 +77,7 @@ class SegmentWriter:
         self._noted: set[tuple[int, int]] = set()
         self._abort_markers: dict[int, list[int]] = {}
         self._epochs: list[tuple[int, int]] = []
+        self._epoch = -1  # the last of them
         self._chunks: list[Chunk] = []
         self._open = _OpenChunk()
         self._plain_digest = sha256()
@@ -98,38 +102,66 @@ class SegmentWriter:
         self.index_size = 0
         """Bytes of the index and trailer frames, known after finish()."""
 
-    def append(self, batch: memoryview, header: BatchHeader) -> bool:
-        """Add one whole batch; it is copied. Whether a chunk was closed by that. ContinuityError if the batch does not
-        lie behind the last one."""
+    def append(self, batch: memoryview, header: BatchHeader) -> None:
+        """Add one whole batch, as `extend` does."""
+        self.extend([(header, batch)])
+
+    def extend(self, batches: Sequence[tuple[BatchHeader, memoryview]], first: int = 0) -> int:
+        """Add whole batches, from number `first` on, up to one that closes a chunk; the number to go on with.
+
+        They are copied. Stops before one that can't be added, and raises for it if it is the first: ContinuityError if
+        it does not lie behind the last one, MalformedError for a marker that can't be read.
+        """
         if self._index is not None:
             raise ValueError("the segment is finished")
-        if len(batch) != header.size:
-            raise ValueError(f"the batch at {header.base_offset} has {len(batch)} bytes, not {header.size}")
-        if header.base_offset <= self.last_offset:
-            raise ContinuityError(
-                f"{self._name}: a batch at {header.base_offset} comes after offset {self.last_offset}"
-            )
-        self._note_epoch(header)
-        if header.is_control and control_kind(batch) == CONTROL_ABORT:
-            self._abort_markers.setdefault(header.producer_id, []).append(header.last_offset)
-        closed = False
-        if self._open.plain and len(self._open.plain) + header.size > self.chunk_bytes:
+        most = self.chunk_bytes
+        if self._open.plain and len(self._open.plain) + batches[first][0].size > most:
             self._close_chunk()
-            closed = True
-        self._open.add(batch, header)
-        if len(self._open.plain) >= self.chunk_bytes:  # nothing more fits, and it may be long until something comes
+        chunk = self._open
+        # Producers' batches are often small, and most of their cost is what is done for each: hence so many locals.
+        size, last, low, high = len(chunk.plain), self.last_offset, chunk.min_timestamp, chunk.max_timestamp
+        compressed = records = codecs = 0
+        added: list[memoryview] = []
+        for header, batch in islice(batches, first, None):
+            if added and size + header.size > most:
+                break
+            try:
+                self._look_at(header, batch, last)
+            except (ContinuityError, MalformedError):
+                if not added:
+                    raise
+                break
+            attributes, newest = header.attributes, header.max_timestamp
+            oldest = newest if attributes & LOG_APPEND_TIME else header.base_timestamp  # else that is the producer's
+            if low < 0 or 0 <= oldest < low:
+                low = oldest
+            if newest > high:
+                high = newest
+            codec = attributes & CODEC
+            if codec:
+                compressed += header.size
+            codecs |= 1 << codec
+            records += header.record_count
+            size += header.size
+            last = header.last_offset
+            added.append(batch)
+            if size >= most:
+                break
+        if added:
+            base = batches[first][0].base_offset
+            if self.base_offset < 0:
+                self.base_offset = base
+            self.last_offset = last
+            self.record_count += records
+            self.plain_bytes += size - len(chunk.plain)
+            self.min_timestamp = _lower(self.min_timestamp, low)
+            self.max_timestamp = max(self.max_timestamp, high)
+            self._batch_count += len(added)
+            self._batch_codecs |= codecs
+            chunk.add(added, base, last, low, high, compressed)
+        if size >= most:  # nothing more fits, and it may be long until something comes
             self._close_chunk()
-            closed = True
-        if self._batch_count == 0:
-            self.base_offset = header.base_offset
-        self.last_offset = header.last_offset
-        self.record_count += header.record_count
-        self.plain_bytes += header.size
-        self.min_timestamp = _lower(self.min_timestamp, _first_time(header))
-        self.max_timestamp = max(self.max_timestamp, header.max_timestamp)
-        self._batch_count += 1
-        self._batch_codecs |= 1 << header.codec
-        return closed
+        return first + len(added)
 
     @property
     def open_bytes(self) -> int:
@@ -202,16 +234,22 @@ class SegmentWriter:
             created_ms=created_ms,
         )
 
-    def _note_epoch(self, header: BatchHeader) -> None:
+    def _look_at(self, header: BatchHeader, batch: memoryview, last: int) -> None:
+        """Whether a batch may follow offset `last`, and what else is to be known of it."""
+        if len(batch) != header.size:
+            raise ValueError(f"the batch at {header.base_offset} has {len(batch)} bytes, not {header.size}")
+        if header.base_offset <= last:
+            raise ContinuityError(f"{self._name}: a batch at {header.base_offset} comes after offset {last}")
         epoch = header.leader_epoch
-        last = self._epochs[-1][0] if self._epochs else -1
-        if epoch < 0 or epoch == last:  # -1: written before Kafka knew leader epochs
-            return
-        if epoch < last:
+        if 0 <= epoch < self._epoch:
             raise ContinuityError(
-                f"{self._name}: the batch at {header.base_offset} has leader epoch {epoch}, the one before {last}"
+                f"{self._name}: the batch at {header.base_offset} has leader epoch {epoch}, one before it {self._epoch}"
             )
-        self._epochs.append((epoch, header.base_offset))
+        if header.attributes & CONTROL and control_kind(batch) == CONTROL_ABORT:
+            self._abort_markers.setdefault(header.producer_id, []).append(header.last_offset)
+        if epoch > self._epoch:  # -1: written before Kafka knew leader epochs
+            self._epochs.append((epoch, header.base_offset))
+            self._epoch = epoch
 
     def _close_chunk(self) -> None:
         chunk, self._open = self._open, _OpenChunk()
@@ -278,15 +316,14 @@ class _OpenChunk:
         self.min_timestamp = -1
         self.max_timestamp = -1
 
-    def add(self, batch: memoryview, header: BatchHeader) -> None:
+    def add(self, batches: list[memoryview], base: int, last: int, oldest: int, newest: int, compressed: int) -> None:
+        """Batches with offsets from `base` to `last`; the times are the chunk's with them."""
         if not self.plain:
-            self.base_offset = header.base_offset
-        self.last_offset = header.last_offset
-        self.plain += batch
-        if header.codec:
-            self.compressed_bytes += header.size
-        self.min_timestamp = _lower(self.min_timestamp, _first_time(header))
-        self.max_timestamp = max(self.max_timestamp, header.max_timestamp)
+            self.base_offset = base
+        self.last_offset = last
+        self.min_timestamp, self.max_timestamp = oldest, newest
+        self.compressed_bytes += compressed
+        self.plain += b"".join(batches)
 
 
 class _Levels:
@@ -334,11 +371,6 @@ def _compressed(plain: bytearray, level: int) -> bytes:
     stored = zstd.compress(plain)
     resting.append(zstd)
     return stored
-
-
-def _first_time(header: BatchHeader) -> int:
-    """Time of a batch's first record. With log append time the header's base timestamp is the producer's."""
-    return header.max_timestamp if header.is_log_append_time else header.base_timestamp
 
 
 def _lower(one: int, other: int) -> int:

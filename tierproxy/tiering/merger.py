@@ -74,8 +74,9 @@ async def _append(library: Library, pid: PartitionId, part: SegmentEntry, writer
     def append(chunk: Chunk, stored: memoryview) -> None:
         plain = decompress_chunk(stored, chunk)
         digest.update(plain)
-        for header, batch in walk(memoryview(plain)):
-            writer.append(batch, header)
+        batches, at = list(walk(memoryview(plain))), 0
+        while at < len(batches):
+            at = writer.extend(batches, at)
 
     for chunks in _blocks(index):
         start, end = chunks[0].position, chunks[-1].position + chunks[-1].stored_size

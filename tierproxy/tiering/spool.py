@@ -95,14 +95,14 @@ class OpenSegment:
             self._writer.note_aborted(producer_id, first_offset)
         self._settle()  # others may hold more by now
         try:
-            for header, batch in batches:
-                if self._writer.base_offset < 0:
-                    self.oldest_ms = header.max_timestamp
-                closed = self._writer.append(batch, header)
-                self.next_offset = header.next_offset
-                self.last_epoch = header.leader_epoch
-                if closed:
-                    self._settle()
+            if batches and self._writer.base_offset < 0:
+                self.oldest_ms = batches[0][0].max_timestamp
+            at = 0
+            while at < len(batches):
+                at = self._writer.extend(batches, at)
+                last = batches[at - 1][0]
+                self.next_offset, self.last_epoch = last.next_offset, last.leader_epoch
+                self._settle()
         except MalformedError as error:
             raise UnreadableBatch(str(error)) from error
         finally:

@@ -354,6 +354,42 @@ def test_any_log_there_and_back(counts: list[int], chunk_bytes: int) -> None:
     assert all(chunk.plain_size <= max(chunk_bytes, largest) for chunk in index.chunks)
 
 
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.integers(-1, 40), st.booleans(), st.integers(0, 2)), min_size=1),
+    st.integers(1, 2000),
+    st.data(),
+)
+def test_many_at_once_make_the_segment_that_one_by_one_make(
+    drafts: list[tuple[int, int, bool, int]], chunk_bytes: int, choose: st.DataObject
+) -> None:
+    made, offset, epoch = [], 0, -1
+    for count, time, by_broker, step in drafts:
+        epoch += step
+        records = [(delta, max(time, 0) + delta, None, b"value", ()) for delta in range(count)]
+        append_time = time if by_broker else None
+        made.append(make_batch(offset, records, codec=count % 5, leader_epoch=epoch, append_time=append_time))
+        offset += count
+    batches = [(header, batch) for header, batch in walk(memoryview(b"".join(made)))]
+    sink = io.BytesIO()
+    writer = SegmentWriter(ABOUT, 3, sink, chunk_bytes)
+    while batches:
+        portion = batches[: choose.draw(st.integers(1, len(batches)))]
+        batches = batches[writer.extend(portion) :]
+    writer.finish()
+    assert sink.getvalue() == write(*made, chunk_bytes=chunk_bytes)
+
+
+def test_what_comes_before_a_batch_that_can_not_be_added_is_kept() -> None:
+    batches = [make_batch(at, plain_records(10), leader_epoch=epoch) for at, epoch in ((0, 5), (10, 5), (20, 4))]
+    found = list(walk(memoryview(b"".join(batches))))
+    writer = SegmentWriter(ABOUT, 3, io.BytesIO())
+    assert writer.extend(found) == 2
+    assert (writer.last_offset, writer.record_count, writer.plain_bytes) == (19, 20, len(batches[0] + batches[1]))
+    with pytest.raises(ContinuityError, match="leader epoch 4"):
+        writer.extend(found, 2)
+    assert writer.finish().epochs == ((5, 0),)
+
+
 # -- compressing in other threads ----------------------------------------------------------------------------------
 
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import io
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,14 @@ async def test_a_file_is_sent_from_its_start_again(store: S3Store, way: Relay) -
     await store.put(KEY, io.BytesIO(body))
     assert way.requests == ["PUT"] * 3
     assert (await store.get(KEY)).data == body
+
+
+async def test_a_file_goes_with_the_checksum_it_must_have_or_with_its_own(store: S3Store, way: Relay) -> None:
+    body, was = b"what the disk has made of it", b"what was written"
+    await store.put(KEY, io.BytesIO(body), sha256=sha256(was).hexdigest())
+    await store.put(KEY, io.BytesIO(body))
+    sent = [headers.get("x-amz-checksum-sha256") for headers in way.headers]
+    assert sent == [b64encode(sha256(each).digest()).decode() for each in (was, body)]
 
 
 async def test_a_body_that_breaks_off_is_read_again(store: S3Store, way: Relay) -> None:
