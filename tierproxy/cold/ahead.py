@@ -32,8 +32,8 @@ class ReadAhead:
         self._streams = streams
         self._tasks = tasks
 
-    def onward(self, source: Source, offset: int) -> int:
-        """Up to which byte of its segment to read at once for who asks for `offset`, of whom nothing is known yet.
+    def onward(self, source: Source, segment: Located, offset: int) -> int:
+        """Up to which byte of `segment` to read at once for who asks for `offset`, of whom nothing is known yet.
 
         Who begins at the beginning will hardly want its first records alone, and would wait for one more trip. Several
         such readers, or partitions of one, may begin in the same moment: so what is on its way counts.
@@ -41,7 +41,8 @@ class ReadAhead:
         if offset > source.manifest.start_offset:
             return 0
         room = self._chunks.stored_capacity // 2 - self._chunks.coming
-        return READ_JOIN_BYTES if min(room, self._share() // 2) >= READ_JOIN_BYTES else 0
+        wanted = min(READ_JOIN_BYTES, segment.entry.stored_size)
+        return wanted if min(room, self._share() // 2) >= wanted else 0
 
     def served(self, source: Source, stream: Stream, last: Place, offset: int, plain: int) -> None:
         """`stream` was given `plain` bytes, the last of them from `last`, and will ask for `offset` next."""

@@ -260,7 +260,10 @@ class Chunks:
         small = segment.entry.stored_size <= self._small_segment
         if small or self.crowded or self.expects_index(segment.key):
             return await self.index(segment)
-        task = self._fly_index(segment, self._read_index_and_guess(segment, offset, onward))
+        if segment.entry.stored_size <= min(onward, 2 * self._small_segment):  # one request is hardly later than three
+            task = self._fly_index(segment, self._read_index(segment, whole=True))
+        else:
+            task = self._fly_index(segment, self._read_index_and_guess(segment, offset, onward))
         self._promised += onward  # at once: all partitions of a fetch are begun in one turn of the loop
         task.add_done_callback(lambda _: self._keep_promise(onward))
         return await asyncio.shield(task)

@@ -98,7 +98,7 @@ class ColdReader:
         source = Source(library, pid, manifest)
         stream = self._asked(pid, offset)
         segment = await self._places.segment(source, offset)
-        place = await self._places.within(segment, offset, onward=self._ahead.onward(source, offset))
+        place = await self._places.within(segment, offset, onward=self._ahead.onward(source, segment, offset))
         if stream is not None and not self._chunks.is_near(place.segment.key, place.number):
             stream.missed()
         chunk = await self._chunks.plain(place.segment, place.index, place.number)

@@ -29,7 +29,7 @@ def uneven(directory: Path) -> Archive:
 
 
 async def test_who_begins_anywhere_waits_for_one_trip(archive: Archive) -> None:
-    for offset in (0, 5, 123, 300, 420, 595, 599):
+    for offset in (1, 5, 123, 300, 420, 595, 599):
         async with Shelf(archive, budget=ByteBudget(1 << 20)) as shelf:
             with shelf.store.closed():
                 reading = asyncio.ensure_future(shelf.read(offset, 1))
@@ -37,6 +37,16 @@ async def test_who_begins_anywhere_waits_for_one_trip(archive: Archive) -> None:
                     await asyncio.sleep(0)
             assert (await reading)[1] == offset // 10 * 10 + 9
             assert len(shelf.store.reads) == 2, "the index, and where the chunk was guessed to be"
+
+
+async def test_who_begins_at_the_beginning_of_a_small_segment_reads_it_whole(archive: Archive) -> None:
+    half = archive.manifest.segments[0].stored_size // 2 + 1
+    for offset, reads in ((0, 1), (300, 2)):
+        async with Shelf(archive, budget=ByteBudget(1 << 20), small_segment=half) as shelf:
+            await shelf.read(offset, 1)
+            await shelf.quiet()
+            assert len(shelf.store.reads) == reads
+            assert shelf.chunks.is_near(shelf.store.reads[0][0], CHUNKS - 1) is (reads == 1)
 
 
 async def test_what_was_guessed_is_there_for_who_comes_again(archive: Archive) -> None:
