@@ -137,6 +137,8 @@ class Side(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connected = False
+        self._in_use = None
+        self.rest()  # a buffer was taken to find that nothing comes any more
         self._session.side_lost(self, exc)
 
     def pause_writing(self) -> None:

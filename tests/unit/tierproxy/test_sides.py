@@ -15,7 +15,7 @@ import pytest
 from protocol.apis import ApiKey
 from protocol.wire import Buffer
 from tests.kit.certificates import Authority
-from tests.unit.tierproxy.stage import Stage, framed
+from tests.unit.tierproxy.stage import Stage, framed, talk
 from tests.unit.tierproxy.talk import answer, fetch, fetch_answer, fetched, request
 from tierproxy.access import client_tls
 from tierproxy.config import BrokerTlsConfig, ListenTlsConfig, SecurityConfig
@@ -247,6 +247,19 @@ async def test_who_receives_nothing_any_more_has_no_buffer() -> None:
     buffer = keeper.broker.get_buffer(-1)  # as for a read that finds nothing
     keeper.broker.rest()
     assert buffers.take() is buffer
+
+
+async def test_who_is_gone_has_no_buffer() -> None:
+    stage = Stage()
+    async with stage:
+        for _ in range(3):
+            reader, writer = await stage.client()
+            await talk((reader, writer))
+            (session,) = stage.listener.sessions
+            writer.close()
+            while session.client.connected or session.broker.connected:
+                await asyncio.sleep(0)
+            assert (session.client._receiving, session.broker._receiving) == (None, None)
 
 
 async def test_only_a_few_buffers_are_kept() -> None:
