@@ -3,8 +3,8 @@
 What arrives is received into large buffers that all sessions share, and handed on as views of them. A buffer may be
 used again when nobody has such a view any more: when the conversation keeps none, and the other side's transport has
 written all that it was given. Until then it stays with its connection; a connection at rest has none. As long as a
-client has not taken everything, no more is read for it, so that there is one such buffer for each client that lags; a
-broker that lags may leave a few with its client, up to HIGH_WATER.
+client has not taken everything, no more is read for it, so that there is one such buffer for each client that lags. For
+a broker that lags, HIGH_WATER may wait with its client, in buffers at least half full.
 """
 
 import asyncio
@@ -104,8 +104,10 @@ class Side(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         buffer = self._receiving
         assert buffer is not None
-        if nbytes <= COPY_BELOW:  # the buffer serves for the next bytes, whoever gets them
-            self.rest()
+        self.settle()
+        # While the other side lags, most of what comes is copied: else a few bytes in each of many buffers would wait.
+        if nbytes <= (COPY_BELOW if self._in_use is None else BUFFER // 2):
+            self.rest()  # the buffer serves for the next bytes, whoever gets them
             self.received(bytes(buffer[:nbytes]))
             return
         self._receiving = None
@@ -131,6 +133,8 @@ class Side(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Send what was written, for a while, and close."""
+        if self.transport.is_closing():  # asyncio's with TLS can't be asked anything then
+            return
         self.transport.close()
         if self.transport.get_write_buffer_size():
             asyncio.get_running_loop().call_later(LINGER, self.transport.abort)

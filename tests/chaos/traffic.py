@@ -111,7 +111,7 @@ class Writer(threading.Thread):
     def _ask_ends(self) -> dict[int, int] | None:
         try:
             return admin.latest(self._broker, self._topic, len(self.ends))
-        except KafkaException:  # it is down, or only just up
+        except (KafkaException, TimeoutError):  # it is down, or only just up
             return None
 
     def _hang_up(self) -> None:

@@ -11,7 +11,7 @@ from errno import EIO
 from hashlib import sha256
 from typing import BinaryIO
 
-PART_BYTES = 1 << 20
+PART_BYTES = 512 << 10
 
 
 class FileSource:
@@ -44,6 +44,11 @@ class FileSource:
     def base64_sha256(self) -> str:
         return base64_sha256(self.parts())
 
+    def must_have(self, digest: str) -> None:
+        """OSError if its SHA-256, in base64, is another one: the disk has changed it."""
+        if self.base64_sha256() != digest:
+            raise OSError(EIO, "the file is not what was written into it")
+
     def open(self) -> "FileBody":
         return FileBody(self)
 
@@ -55,10 +60,16 @@ class FileBody:
     def __init__(self, source: FileSource) -> None:
         self._source = source
         self._position = 0
+        self.fault: OSError | None = None
+        """Why the file could not be read: libraries tell of it as of a store that is away."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         wanted = self._source.size if size is None or size < 0 else size
-        data = self._source.read_at(self._position, wanted)
+        try:
+            data = self._source.read_at(self._position, wanted)
+        except OSError as error:
+            self.fault = error
+            raise
         self._position += len(data)
         return data
 

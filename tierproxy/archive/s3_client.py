@@ -77,6 +77,10 @@ class KeysRefused(Refused):
     """The store does not take these keys; other ones may be there already."""
 
 
+class DigestRefused(Unavailable):
+    """What came is not what its checksum says: damaged on the way, mostly."""
+
+
 class KeyRing(AioCredentials):  # type: ignore[misc]  # it has no types
     """A place's keys, as botocore asks for them before each request."""
 
@@ -194,14 +198,13 @@ def _read(value: str | None, file: Path | None) -> str | None:
 
 _PASSING = frozenset(
     {
-        "BadDigest",  # damaged on the way
         "RequestTimeout",
         "SlowDown",
         "Throttling",
         "ThrottlingException",
-        "XAmzContentSHA256Mismatch",
     }
 )
+_DIGEST_REFUSED = frozenset({"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"})
 _ADVICE = {
     "AccessDenied": "the credentials need s3:GetObject, s3:PutObject and s3:DeleteObject there, and s3:ListBucket on "
     "the bucket",
@@ -262,6 +265,8 @@ def _from_answer(what: str, answer: dict[str, Any]) -> StoreError:
         return NotFound(text)
     if status == 416:
         return Truncated(text)
+    if code in _DIGEST_REFUSED:
+        return DigestRefused(text)
     if code in _PASSING or status in (408, 409, 429) or (status >= 500 and status != 501):
         return Unavailable(text)
     kind = KeysRefused if code in _KEYS_REFUSED else Refused

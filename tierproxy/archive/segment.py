@@ -133,7 +133,7 @@ class SegmentWriter:
                 break
             attributes, newest = header.attributes, header.max_timestamp
             oldest = newest if attributes & LOG_APPEND_TIME else header.base_timestamp  # else that is the producer's
-            if low < 0 or 0 <= oldest < low:
+            if oldest >= 0 and (low < 0 or oldest < low):
                 low = oldest
             if newest > high:
                 high = newest

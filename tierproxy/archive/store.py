@@ -101,6 +101,7 @@ class Store(Protocol):
         A file is sent from its current position to its end and read in threads, never whole into memory. It
         must be seekable, as it may be sent again, and stays open. `sha256`, in hex, is what it must have, where that
         is known: a store that looks at checksums on arrival takes nothing else, and need not read the file for it.
+        OSError where it is noticed that the file can't be read, or is something else.
         """
         ...
 

@@ -30,7 +30,16 @@ from uuid import uuid4
 from tierproxy.archive.bodies import FileSource, base64_sha256, while_it_moves
 from tierproxy.archive.meter import counted
 from tierproxy.archive.s3_bulk import BulkReader, Declined
-from tierproxy.archive.s3_client import KeyRing, KeysRefused, S3Place, mapped, presigned_url, s3_client, s3_config
+from tierproxy.archive.s3_client import (
+    DigestRefused,
+    KeyRing,
+    KeysRefused,
+    S3Place,
+    mapped,
+    presigned_url,
+    s3_client,
+    s3_config,
+)
 from tierproxy.archive.store import (
     Conflict,
     NotFound,
@@ -164,11 +173,20 @@ class S3Store:
 
         async def attempt() -> None:
             sent = source.open()
-            with mapped(self._name(key)):
-                async with while_it_moves(sent.tell, self._answer_seconds):
-                    await self._call("put_object", key, Body=sent, **options)
+            try:
+                with mapped(self._name(key)):
+                    async with while_it_moves(sent.tell, self._answer_seconds):
+                        await self._call("put_object", key, Body=sent, **options)
+            except StoreError:
+                if sent.fault is not None:
+                    raise sent.fault from None
+                raise
 
-        await self._retried("put", key, attempt, source.size)
+        try:
+            await self._retried("put", key, attempt, source.size)
+        except DigestRefused:
+            await asyncio.to_thread(source.must_have, options["ChecksumSHA256"])
+            raise
 
     async def put_if(self, key: str, data: bytes, version: str | None) -> str:
         """See Store."""

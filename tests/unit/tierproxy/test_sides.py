@@ -217,7 +217,7 @@ class Keeper:
 async def test_a_buffer_serves_others_only_when_nobody_has_views_of_it() -> None:
     buffers = Buffers()
     keeper, other = Keeper(buffers), Keeper(buffers)
-    portions = [bytes([n]) * (COPY_BELOW + 1) for n in range(3)]
+    portions = [bytes([n]) * (BUFFER // 2 + 1) for n in range(3)]
     for portion in portions:
         keeper.receive(portion)
         other.receive(b"\xff" * BUFFER)
@@ -226,9 +226,20 @@ async def test_a_buffer_serves_others_only_when_nobody_has_views_of_it() -> None
     keeper.got.clear()
     keeper.broker.settle()
     taken = buffers.take()
-    assert bytes(taken[: COPY_BELOW + 1]) == portions[-1], "the last one is used again"
+    assert bytes(taken[: BUFFER // 2 + 1]) == portions[-1], "the last one is used again"
     keeper.broker.settle()
     assert buffers.take() is not taken, "it is given back once"
+
+
+async def test_while_somebody_lags_his_buffers_are_at_least_half_full() -> None:
+    buffers = Buffers()
+    keeper = Keeper(buffers)
+    some = COPY_BELOW + 1
+    for n in range(8):
+        keeper.receive(bytes([n]) * some)
+    keeper.receive(b"\x09" * (BUFFER // 2 + 1))
+    assert keeper.got == [*(bytes([n]) * some for n in range(8)), b"\x09" * (BUFFER // 2 + 1)]
+    assert [isinstance(each, memoryview) for each in keeper.got] == [True, *[False] * 7, True]
 
 
 async def test_a_few_bytes_never_keep_a_buffer() -> None:

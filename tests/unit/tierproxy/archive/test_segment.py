@@ -354,6 +354,12 @@ def test_any_log_there_and_back(counts: list[int], chunk_bytes: int) -> None:
     assert all(chunk.plain_size <= max(chunk_bytes, largest) for chunk in index.chunks)
 
 
+def test_times_before_1970_are_none() -> None:
+    early = [(0, -5, None, b"value", ())]
+    index = read_index(write(make_batch(0, early), make_batch(1, early)))
+    assert (index.chunks[0].min_timestamp, index.min_timestamp) == (-1, -1)
+
+
 @given(
     st.lists(st.tuples(st.integers(1, 60), st.integers(-1, 40), st.booleans(), st.integers(0, 2)), min_size=1),
     st.integers(1, 2000),

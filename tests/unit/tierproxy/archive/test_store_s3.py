@@ -5,6 +5,7 @@ import io
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from errno import EIO
 from hashlib import sha256
 from pathlib import Path
 
@@ -79,6 +80,7 @@ PASSING: list[Fault] = [
     answer(429, "TooManyRequests"),
     answer(400, "RequestTimeout"),
     answer(400, "BadDigest"),
+    answer(400, "XAmzContentChecksumMismatch"),
     answer(409, "ConditionalRequestConflict"),
     drop,
 ]
@@ -132,6 +134,27 @@ async def test_a_file_goes_with_the_checksum_it_must_have_or_with_its_own(store:
     await store.put(KEY, io.BytesIO(body))
     sent = [headers.get("x-amz-checksum-sha256") for headers in way.headers]
     assert sent == [b64encode(sha256(each).digest()).decode() for each in (was, body)]
+
+
+class Unreadable(io.BytesIO):
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise OSError(EIO, "bad sector")
+
+
+async def test_a_file_that_cannot_be_read_is_no_fault_of_the_store(store: S3Store) -> None:
+    with pytest.raises(OSError, match="bad sector"):
+        await store.put(KEY, Unreadable(b"x" * 100), sha256=sha256(b"x" * 100).hexdigest())
+
+
+async def test_a_file_that_the_disk_has_changed_is_told_from_one_that_was_damaged_on_its_way(
+    store: S3Store, way: Relay
+) -> None:
+    body = b"as it was written"
+    way.faults = [answer(400, "BadDigest")] * 6
+    with pytest.raises(Unavailable, match="BadDigest"):
+        await store.put(KEY, io.BytesIO(body), sha256=sha256(body).hexdigest())
+    with pytest.raises(OSError, match="not what was written"):
+        await store.put(KEY, io.BytesIO(body), sha256=sha256(b"something else").hexdigest())
 
 
 async def test_a_body_that_breaks_off_is_read_again(store: S3Store, way: Relay) -> None:
