@@ -37,7 +37,8 @@ _KIND = re.compile(r"[:\d]")
 
 
 MANY = 256
-"""Pieces in one write: archived records are a few for each partition, answers that were not patched one or two each."""
+"""Pieces in one write: archived records are a few for each partition, answers that were not patched one or two each.
+More are joined, because in a write buffer each takes several times its size."""
 
 UNCOUNTED = 64 << 10
 """Bytes that a connection keeps out of the metrics, for a second at the most: counting takes longer than a small answer
@@ -210,8 +211,7 @@ class Session:
             self._untaken, self._moved_at = untaken, now
         still = (now - self._moved_at) * 1000
         if still:
-            self.client.rest()
-            self.broker.rest()
+            self._settle()
         if self._passed or self._sent:
             self._count()
         begun, since = self._begun
@@ -261,11 +261,11 @@ class Session:
         if talk.to_broker and self.broker.connected:
             pieces, talk.to_broker = talk.to_broker, []
             self._sent += sum(map(len, pieces))
-            self.broker.transport.writelines(_few(pieces))
+            self.broker.transport.writelines(pieces if len(pieces) <= MANY else [b"".join(pieces)])
         if talk.to_client:
             pieces, talk.to_client = talk.to_client, []
             self._passed += sum(map(len, pieces))
-            self.client.transport.writelines(_few(pieces))
+            self.client.transport.writelines(pieces if len(pieces) <= MANY else [b"".join(pieces)])
         if self._passed > UNCOUNTED or self._sent > UNCOUNTED:
             self._count()
         if talk.catalog.wanted or talk.catalog.topics_stale:
@@ -357,8 +357,3 @@ class Session:
             raise
         await self._offsets.done()
         return payload
-
-
-def _few(pieces: list[Buffer]) -> list[Buffer]:
-    """The same bytes; many small ones as one, because in a write buffer each takes several times its size."""
-    return [b"".join(pieces)] if len(pieces) > MANY else pieces

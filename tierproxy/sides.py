@@ -1,10 +1,10 @@
 """The two connections of a session: bytes and pressure, no thoughts.
 
-What arrives is received into large buffers that all sessions share, and handed on as views of them. A buffer may be
-used again when nobody has such a view any more: when the conversation keeps none, and the other side's transport has
-written all that it was given. Until then it stays with its connection; a connection at rest has none. As long as a
-client has not taken everything, no more is read for it, so that there is one such buffer for each client that lags. For
-a broker that lags, HIGH_WATER may wait with its client, in buffers at least half full.
+What arrives is received into a large buffer that all sessions share; little is copied, more is handed on as views. Such
+a buffer may be used again when nobody has a view of it any more: when the conversation keeps none, and the other side's
+transport has written all that it was given. Until then it stays with its connection, and others have another. As long
+as a client has not taken everything, no more is read for it, so that there is one such buffer for each client that
+lags. For a broker that lags, HIGH_WATER may wait with its client, in buffers at least half full.
 """
 
 import asyncio
@@ -60,13 +60,23 @@ class Owner(Protocol):
 
 
 class Buffers:
-    """Those of a process."""
+    """Those of a process. All connections of a loop receive into the same one, until somebody has views of it."""
 
     def __init__(self) -> None:
         self._free: list[memoryview] = []
+        self._current: memoryview | None = None
+
+    def current(self) -> memoryview:
+        """To receive into what is handed on before anybody else receives: loops do both in one go."""
+        if self._current is None:
+            self._current = self._free.pop() if self._free else memoryview(bytearray(BUFFER))
+        return self._current
 
     def take(self) -> memoryview:
-        return self._free.pop() if self._free else memoryview(bytearray(BUFFER))
+        """The current one, which gets views. The next one who receives has another."""
+        buffer = self.current()
+        self._current = None
+        return buffer
 
     def give_back(self, buffer: memoryview) -> None:
         """Nobody has a view of it any more."""
@@ -83,7 +93,6 @@ class Side(asyncio.BufferedProtocol):
     def __init__(self, session: Owner, buffers: Buffers) -> None:
         self._session = session
         self._buffers = buffers
-        self._receiving: memoryview | None = None
         self._in_use: memoryview | None = None  # somebody has views of it
         self.paused = False
         self.connected = False
@@ -96,21 +105,16 @@ class Side(asyncio.BufferedProtocol):
         _spare_what_stays_here(transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        if self._receiving is None:
-            self.settle()  # loops write what they are given a moment later
-            self._receiving = self._buffers.take()
-        return self._receiving
+        return self._buffers.current()
 
     def buffer_updated(self, nbytes: int) -> None:
-        buffer = self._receiving
-        assert buffer is not None
-        self.settle()
+        if self._in_use is not None:
+            self.settle()  # loops write what they are given a moment later
         # While the other side lags, most of what comes is copied: else a few bytes in each of many buffers would wait.
         if nbytes <= (COPY_BELOW if self._in_use is None else BUFFER // 2):
-            self.rest()  # the buffer serves for the next bytes, whoever gets them
-            self.received(bytes(buffer[:nbytes]))
+            self.received(bytes(self._buffers.current()[:nbytes]))
             return
-        self._receiving = None
+        buffer = self._buffers.take()
         self.received(buffer[:nbytes])
         self._in_use = buffer  # one that was there before is garbage when its last view is
         self.settle()
@@ -124,13 +128,6 @@ class Side(asyncio.BufferedProtocol):
             self._buffers.give_back(self._in_use)
             self._in_use = None
 
-    def rest(self) -> None:
-        """Nothing is being received: a buffer that was taken for it is not needed."""
-        self.settle()
-        if self._receiving is not None:
-            self._buffers.give_back(self._receiving)
-            self._receiving = None
-
     def close(self) -> None:
         """Send what was written, for a while, and close."""
         if self.transport.is_closing():  # asyncio's with TLS can't be asked anything then
@@ -142,7 +139,6 @@ class Side(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.connected = False
         self._in_use = None
-        self.rest()  # a buffer was taken to find that nothing comes any more
         self._session.side_lost(self, exc)
 
     def pause_writing(self) -> None:

@@ -15,7 +15,7 @@ import pytest
 from protocol.apis import ApiKey
 from protocol.wire import Buffer
 from tests.kit.certificates import Authority
-from tests.unit.tierproxy.stage import Stage, framed, talk
+from tests.unit.tierproxy.stage import Stage, framed
 from tests.unit.tierproxy.talk import answer, fetch, fetch_answer, fetched, request
 from tierproxy.access import client_tls
 from tierproxy.config import BrokerTlsConfig, ListenTlsConfig, SecurityConfig
@@ -252,25 +252,36 @@ async def test_a_few_bytes_never_keep_a_buffer() -> None:
     assert keeper.got == [bytes([n]) * COPY_BELOW for n in range(3)]
 
 
-async def test_who_receives_nothing_any_more_has_no_buffer() -> None:
+async def test_all_receive_into_the_same_buffer_until_somebody_has_views_of_it() -> None:
     buffers = Buffers()
-    keeper = Keeper(buffers)
-    buffer = keeper.broker.get_buffer(-1)  # as for a read that finds nothing
-    keeper.broker.rest()
-    assert buffers.take() is buffer
+    keeper, other = Keeper(buffers), Keeper(buffers)
+    shared = keeper.broker.get_buffer(-1)  # as for a read that finds nothing
+    assert other.broker.get_buffer(-1) is shared
+    keeper.receive(b"x" * BUFFER)
+    assert other.broker.get_buffer(-1) is not shared
+    assert keeper.broker.get_buffer(-1) is other.broker.get_buffer(-1)
+
+
+async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await asyncio.Event().wait()
 
 
 async def test_who_is_gone_has_no_buffer() -> None:
-    stage = Stage()
+    stage = Stage(silent)
     async with stage:
-        for _ in range(3):
-            reader, writer = await stage.client()
-            await talk((reader, writer))
-            (session,) = stage.listener.sessions
-            writer.close()
-            while session.client.connected or session.broker.connected:
-                await asyncio.sleep(0)
-            assert (session.client._receiving, session.broker._receiving) == (None, None)
+        _, writer = await stage.client()
+        writer.write(framed(request(ApiKey.HEARTBEAT, 4, 1, bytes(40 * BUFFER))))
+        while not (sessions := list(stage.listener.sessions)) or not sessions[0].broker.connected:
+            await asyncio.sleep(0)
+        (session,) = sessions
+        while session.client._in_use is None:
+            await asyncio.sleep(0)
+        writer.transport.abort()
+        session.end(None)
+        session.broker.transport.abort()
+        while session.client.connected or session.broker.connected:
+            await asyncio.sleep(0)
+        assert session.client._in_use is None
 
 
 async def test_only_a_few_buffers_are_kept() -> None:
