@@ -40,10 +40,10 @@ def digest(seed: int, partition: int, end: int) -> Digest:
 class Writer(threading.Thread):
     """Writes until it is told to stop; `ends` is how much the broker has taken, by partition.
 
-    No library's producer: librdkafka's, idempotent as it is, writes batches twice when its broker is killed often
-    enough (its issue 4953; here after some ten kills of a broker that no tierproxy had ever asked). This one has one
-    batch on its way, and when no answer comes it asks the broker for the end of its log. A broker that was killed
-    has nothing more to write, and for one that is only paused it waits.
+    No library's idempotent producer: brokers forget producers by the time of their last record, and ours are of 2023.
+    So one that was killed knows none when it is back, and writes again what was sent again. This writer has one batch
+    on its way, and when no answer comes it asks the broker for the end of its log: a broker that was killed has nothing
+    more to write, and for one that is only paused it waits.
     """
 
     def __init__(self, bootstrap: str, topic: str, partitions: int, seed: int, failed: Callable[[str], None]) -> None:

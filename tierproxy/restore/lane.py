@@ -1,11 +1,12 @@
 """One partition's way into the target: its batches in order, a few at a time, each acknowledged by all replicas.
 
-Nothing twice and nothing left out, by two means. Within a run, the producer is idempotent: batches have sequence
-numbers, so a broker that has one already says so instead of writing it again, however often an answer was lost. From
-run to run, the target tells: behind what the state file knows of can only lie what was sent after it was written, and
-what was sent follows from the archive. So whoever goes on compares the two, record by record, and begins behind the
-last one that is there, with the same producer id and the next number: what an earlier run's requests may still bring is
-then recognised too.
+Nothing twice and nothing left out, by two means. The producer is idempotent: batches have sequence numbers, so a broker
+that has one already says so instead of writing it again. But brokers forget producers by the time of their last record
+(producer.id.expiration.ms, a day), when they start and now and then: of old records, which are what is restored, they
+may know nothing after a crash. So after each failure, and from run to run, the target tells: behind what was
+acknowledged can only lie what was sent after that, and what was sent follows from the archive. Whoever goes on compares
+the two, record by record, and begins behind the last one that is there, with the same producer id and the next number:
+what earlier requests may still bring is then recognised too, by a broker that was there all the time.
 
 All of that holds only while nobody else writes into the topic. Where a batch is not put where it must go, somebody
 does.
@@ -176,8 +177,9 @@ class Lane:
         await self._shared.pace.take(sum(len(each.batch) for each in window))
         waiting = deque(window)
         tries = pauses(self._shared.clock)
+        lost = None
         while waiting:
-            answers = await self._try(waiting)
+            answers = await self._try(waiting) if lost is None else [lost]
             before = len(waiting)
             while answers and (answers[0].error in (ErrorCode.NONE, ErrorCode.DUPLICATE_SEQUENCE_NUMBER)):
                 answer = answers.pop(0)
@@ -193,7 +195,7 @@ class Lane:
             if failed.error == ErrorCode.UNKNOWN_PRODUCER_ID or failed.error not in _RETRIABLE or pause is None:
                 raise self._given_up(waiting[0], failed)
             await asyncio.sleep(pause)
-            await self._look_around()
+            lost = await self._look_around(waiting)
         self._shared.saved()
 
     async def _try(self, waiting: Iterable[Outgoing]) -> list[Produced]:
@@ -225,11 +227,29 @@ class Lane:
         progress.bytes += len(each.batch)
         self._shared.sent(len(each.batch))
 
-    async def _look_around(self) -> None:
+    async def _look_around(self, waiting: deque[Outgoing]) -> Produced | None:
+        """Leave only that of `waiting` which the target does not have; or why it can't be told. Raises NotOurs."""
+        shared, progress, tp = self._shared, self._progress, self._tp
         try:
-            await self._shared.target.refresh([self._tp.topic])
-        except Unreachable:
-            return  # the next try will tell
+            await shared.target.refresh([tp.topic])
+            found = (await shared.target.list_offsets({tp: LATEST})).get(tp)
+            if found is None or found.error != ErrorCode.NONE:
+                return Produced(ErrorCode.NETWORK_EXCEPTION, -1, "it does not tell where its log ends")
+            ahead = found.offset - progress.target_offset
+            if ahead < 0:  # a new leader's high watermark lags at first
+                what = f"it ends at {found.offset}, but {progress.target_offset} was acknowledged: has it lost records?"
+                return Produced(ErrorCode.NETWORK_EXCEPTION, -1, what)
+            there = _Tail(shared.target, tp, progress.target_offset)
+            while waiting and ahead:
+                if waiting[0].count > ahead or not await there.holds(waiting[0]):
+                    raise self._not_ours(progress.target_offset)
+                ahead -= waiting[0].count
+                self._acknowledged(waiting.popleft())
+        except Unreachable as error:
+            return Produced(ErrorCode.NETWORK_EXCEPTION, -1, str(error))
+        if ahead:
+            raise self._not_ours(progress.target_offset)
+        return None
 
     def _given_up(self, each: Outgoing, answer: Produced) -> TierproxyError:
         hint = next((text for code, text in _HINTS.items() if code == answer.error), "")

@@ -110,6 +110,39 @@ async def test_a_connection_that_breaks_before_anything_was_taken(
     assert written(brokers) == VALUES
 
 
+async def test_an_answer_that_is_lost_is_looked_for_in_the_target(
+    brokers: FakeCluster, target: Target, archive: Archive
+) -> None:
+    """As the fake knows no producers, so a broker forgets those whose records are old."""
+    asked = 0
+
+    async def loses_the_answer(request: Request, go_on: GoOn) -> Answer:
+        nonlocal asked
+        asked += 1
+        answer = await go_on()
+        if asked in (2, 7, 12):
+            raise HangUp
+        return answer
+
+    brokers.steer(ApiKey.PRODUCE, loses_the_answer)
+    known = state()
+    await run(target, archive, known)
+    assert written(brokers) == VALUES
+    assert (known.partitions[0].sequence, known.partitions[0].records) == (40, 40)
+
+
+async def test_what_somebody_else_wrote_meanwhile_stops_it(
+    brokers: FakeCluster, target: Target, archive: Archive
+) -> None:
+    async def is_interrupted(request: Request, go_on: GoOn) -> Answer:
+        brokers.topics["copy"][0].append(batch(0, [b"0", b"x"]))
+        raise HangUp
+
+    brokers.steer(ApiKey.PRODUCE, is_interrupted, times=1)
+    with pytest.raises(TierproxyError, match="somebody else writes into it"):
+        await run(target, archive, state())
+
+
 @pytest.mark.parametrize("there", [0, 2, 20, 40])
 async def test_who_goes_on_begins_behind_what_is_there(
     brokers: FakeCluster, target: Target, archive: Archive, there: int
