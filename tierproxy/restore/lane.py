@@ -66,6 +66,10 @@ class NotOurs(TierproxyError):
     """What lies in the target is not what was restored."""
 
 
+class Unreadable(TierproxyError):
+    """What lies in the target can't be read, now or at all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What the lanes of a restore have in common."""
@@ -141,7 +145,7 @@ class Lane:
     # -- going on ---------------------------------------------------------------------------------------------------
 
     async def find_place(self) -> None:
-        """Step over what an earlier run has sent after its last words. Raises NotOurs."""
+        """Step over what an earlier run has sent after its last words. Raises NotOurs, Unreadable."""
         progress = self._progress
         end = (await self._shared.target.offsets([self._tp], LATEST))[self._tp]
         if end < progress.target_offset:
@@ -245,7 +249,7 @@ class Lane:
                     raise self._not_ours(progress.target_offset)
                 ahead -= waiting[0].count
                 self._acknowledged(waiting.popleft())
-        except Unreachable as error:
+        except (Unreachable, Unreadable) as error:
             return Produced(ErrorCode.NETWORK_EXCEPTION, -1, str(error))
         if ahead:
             raise self._not_ours(progress.target_offset)
@@ -270,29 +274,29 @@ class _Tail:
         self._records: deque[tuple[int, bytes]] = deque()
 
     async def holds(self, sent: Outgoing) -> bool:
-        """Whether the next records are these, in time, key, value and headers."""
+        """Whether the next records are these, in time, key, value and headers. Raises Unreadable."""
         while len(self._records) < sent.count:
-            if not await self._fetch():
-                return False
+            await self._fetch()
         ours = [(record.timestamp, record.body) for record in raw_records(sent.batch)]
         return ours == [self._records.popleft() for _ in ours]
 
-    async def _fetch(self) -> bool:
+    async def _fetch(self) -> None:
         tp, view = self._tp, self._target.view
         topic = view.topics.get(tp.topic)
         if topic is None:
-            return False
+            raise Unreadable(f"{tp}: the target does not know the topic")
         asked = FetchPartition(tp.topic, topic.topic_id, tp.partition, -1, self._offset, -1, 4 << 20)
         answer = await self._target.fetch(view.leader(tp), [asked], max_wait_ms=500, max_bytes=4 << 20)
         (found,) = answer.partitions
         if found.error != ErrorCode.NONE:
-            raise TierproxyError(
-                f"{tp} can't be read in the target: {error_name(found.error)} (may the account READ it?)"
-            )
+            raise Unreadable(f"{tp} can't be read in the target: {error_name(found.error)} (may the account READ it?)")
         before = self._offset
         for header, batch in walk(memoryview(found.records or b"")):
             for record in raw_records(batch):
                 if record.offset >= self._offset:
                     self._records.append((record.timestamp, record.body))
             self._offset = max(self._offset, header.next_offset)
-        return self._offset > before
+        if self._offset == before:
+            raise Unreadable(
+                f"{tp}: the target has no records at offset {before}, and says that its log ends behind it"
+            )
