@@ -32,7 +32,8 @@ def ask(bench: Bench) -> Table:
         asked = CONNECTIONS * SECONDS // EACH_SECONDS
         for number in range(asked):
             _ask_something(open_ones[number % CONNECTIONS])
-            time.sleep(max(0.0, began + (number + 1) * SECONDS / asked - time.perf_counter()))  # evenly
+            # Requests come evenly, as from 2,000 clients that know nothing of each other.
+            time.sleep(max(0.0, began + (number + 1) * SECONDS / asked - time.perf_counter()))
         usage = meter.end()
     finally:
         for connection in open_ones:
